@@ -1,0 +1,2 @@
+//! livepath-controller.
+fn main() {}

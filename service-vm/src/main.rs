@@ -1,0 +1,2 @@
+//! livepath-responder.
+fn main() {}

@@ -1,0 +1,1 @@
+//! A rust-vmm test VM.

@@ -1,0 +1,1 @@
+//! The vhost-user-net device and the service chain datapath.

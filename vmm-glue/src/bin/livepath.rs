@@ -1,0 +1,2 @@
+//! livepath.
+fn main() {}

@@ -1,0 +1,2 @@
+//! livepathd.
+fn main() {}

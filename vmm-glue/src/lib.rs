@@ -1,0 +1,1 @@
+//! Configuration, VMM attachment, agent and demo of livepath.
