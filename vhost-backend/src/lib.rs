@@ -1,1 +1,3 @@
-//! The vhost-user-net device and the service chain datapath.
+//! The vhost-user-net device and the service chain datapath of livepath.
+
+pub mod ring;

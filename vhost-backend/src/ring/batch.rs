@@ -1,0 +1,255 @@
+use std::ptr;
+
+use super::copy;
+use super::desc::{self, Descriptor, WalkError};
+use super::error::{Broken, Malformed};
+use super::layout::{MAX_SIZE, Rings};
+use super::region::Region;
+use super::split::Side;
+use super::{BATCH, VNET_LEN};
+
+/// A mapped piece of guest memory that a chain consists of.
+///
+/// Invariant (kept by [`Arena::push`]'s callers in this module and `desc`): `len` bytes at `host` are one mapping of
+/// the region map the ring was translated with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Segment {
+    pub(super) host: *mut u8,
+    pub(super) len: u32,
+}
+
+// SAFETY: an address range, as a Region is: the mapping behind it is not tied to a thread.
+unsafe impl Send for Segment {}
+
+/// The segments of all chains of a batch, one chain after another, in memory allocated once.
+pub(super) struct Arena {
+    segments: Box<[Segment]>,
+    used: usize,
+}
+
+/// The arena is full.
+pub(super) struct NoRoom;
+
+impl Arena {
+    /// Room for any one chain (a walk takes at most ring size + [`MAX_SIZE`] descriptors), some region crossings, and
+    /// a batch of chains of ordinary length.
+    fn new(size: u16) -> Arena {
+        let room = usize::from(size) + usize::from(MAX_SIZE) + 64 + 8 * BATCH;
+        Arena { segments: vec![Segment { host: ptr::null_mut(), len: 0 }; room].into_boxed_slice(), used: 0 }
+    }
+
+    #[inline(always)]
+    pub(super) fn push(&mut self, host: *mut u8, len: u32) -> Result<(), NoRoom> {
+        *self.segments.get_mut(self.used).ok_or(NoRoom)? = Segment { host, len };
+        self.used += 1;
+        Ok(())
+    }
+}
+
+/// One chain of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slot {
+    first: u32,
+    count: u32,
+    /// Bytes in all segments, virtio-net header included; 0 for a malformed chain.
+    pub(super) len: u32,
+    pub(super) head: u16,
+    pub(super) malformed: Option<Malformed>,
+}
+
+/// Chains taken from the available ring and translated, oldest first.
+pub(super) struct Batch {
+    arena: Arena,
+    slots: Box<[Slot]>,
+    /// Slots in use; those before `taken` have been consumed by the write side.
+    count: usize,
+    taken: usize,
+}
+
+impl Batch {
+    /// For a ring of `size` entries: the write side may have to look at all of them at once.
+    pub(super) fn new(size: u16) -> Batch {
+        let slot = Slot { first: 0, count: 0, len: 0, head: 0, malformed: None };
+        let room = usize::from(size).max(BATCH);
+        Batch { arena: Arena::new(size), slots: vec![slot; room].into_boxed_slice(), count: 0, taken: 0 }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.arena.used = 0;
+        self.count = 0;
+        self.taken = 0;
+    }
+
+    /// Forgets where the chains are, but not their heads, which are still owed to the driver.
+    pub(super) fn untranslate(&mut self) {
+        self.arena.used = 0;
+        for slot in self.slots.iter_mut().take(self.count) {
+            *slot = Slot { first: 0, count: 0, len: 0, malformed: Some(Malformed::Address), ..*slot };
+        }
+    }
+
+    /// Chains not yet taken.
+    #[inline(always)]
+    pub(super) fn open(&self) -> &[Slot] {
+        self.slots.get(self.taken..self.count).unwrap_or_default()
+    }
+
+    #[inline(always)]
+    pub(super) fn take(&mut self, chains: usize) {
+        self.taken += chains;
+    }
+
+    #[inline(always)]
+    pub(super) fn segments(&self, slot: &Slot) -> &[Segment] {
+        let first = slot.first as usize;
+        self.arena.segments.get(first..first + slot.count as usize).unwrap_or_default()
+    }
+
+    /// The segments of `slot` and of all chains behind it: chains lie one after another in the arena.
+    pub(super) fn segments_from(&self, slot: &Slot) -> &[Segment] {
+        self.arena.segments.get(slot.first as usize..self.arena.used).unwrap_or_default()
+    }
+
+    /// Moves the chains not yet taken to the front, to make room behind them.
+    #[cold]
+    pub(super) fn compact(&mut self) {
+        let base = self.open().first().map_or(self.arena.used, |slot| slot.first as usize);
+        self.arena.segments.copy_within(base..self.arena.used, 0);
+        self.arena.used -= base;
+        self.slots.copy_within(self.taken..self.count, 0);
+        self.count -= self.taken;
+        self.taken = 0;
+        for slot in self.slots.iter_mut().take(self.count) {
+            slot.first -= base as u32;
+        }
+    }
+
+    /// Appends the chains at available positions `at .. at + want`, fewer if the batch is full; gives how many.
+    /// The caller has seen that the driver made them available.
+    #[inline(always)]
+    pub(super) fn append(
+        &mut self,
+        rings: &Rings,
+        window: &mut Region,
+        side: Side,
+        at: u16,
+        want: usize,
+    ) -> Result<usize, Broken> {
+        let before = self.count;
+        let Some(fresh) = self.slots.get_mut(before..) else { return Ok(0) };
+        let want = want.min(fresh.len()).min(BATCH);
+        // Two rounds, so that the cache misses of one chain overlap those of the next.
+        for (slot, at) in fresh.iter_mut().take(want).zip(Positions(at)) {
+            let head = rings.avail_head(at);
+            if head >= rings.size() {
+                return Err(Broken::Head { head, size: rings.size() });
+            }
+            slot.head = head;
+            rings.prefetch_descriptor(head);
+        }
+        for slot in fresh.iter_mut().take(want) {
+            let Some(first) = rings.descriptor(slot.head) else { break };
+            if !self.arena.chain(rings, window, side, first, slot) {
+                break;
+            }
+            self.count += 1;
+        }
+        Ok(self.count - before)
+    }
+}
+
+/// Ring positions from one on, wrapping at 2^16 as ring indices do.
+struct Positions(u16);
+
+impl Iterator for Positions {
+    type Item = u16;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<u16> {
+        let at = self.0;
+        self.0 = at.wrapping_add(1);
+        Some(at)
+    }
+}
+
+impl Arena {
+    /// Translates the chain starting with `first` into `slot`. False if there is no room for it now; a chain that
+    /// has no room in an empty arena never will, and is malformed.
+    #[inline(always)]
+    fn chain(
+        &mut self,
+        rings: &Rings,
+        window: &mut Region,
+        side: Side,
+        first: Descriptor,
+        slot: &mut Slot,
+    ) -> bool {
+        let start = self.used;
+        let walked = match self.short(rings, window, side, first) {
+            Some(len) => Ok(len),
+            None => {
+                self.used = start;
+                desc::walk(rings, window, first, side, self)
+            }
+        };
+        let checked = match walked {
+            Ok(len) if len >= side.least() => Ok(len),
+            Ok(_) => Err(Malformed::Short),
+            Err(WalkError::Malformed(malformed)) => Err(malformed),
+            Err(WalkError::NoRoom) if start == 0 => Err(Malformed::TooLong),
+            Err(WalkError::NoRoom) => {
+                self.used = start;
+                return false;
+            }
+        };
+        (slot.len, slot.malformed) = match checked {
+            Ok(len) => (len, None),
+            Err(malformed) => {
+                self.used = start;
+                (0, Some(malformed))
+            }
+        };
+        slot.first = start as u32;
+        slot.count = (self.used - start) as u32;
+        true
+    }
+
+    /// The chains that nearly all packets use: one or two descriptors in the ring's table, each inside the region
+    /// found last. None for every other chain, well-formed or not.
+    #[inline(always)]
+    fn short(&mut self, rings: &Rings, window: &mut Region, side: Side, first: Descriptor) -> Option<u32> {
+        let host = desc::locate(rings.map(), window, first.addr, u64::from(first.len))?;
+        if first.len == 0 {
+            return None;
+        }
+        copy::prefetch(host);
+        // The header pushes even a small frame over the end of its first cache line.
+        copy::prefetch(host.wrapping_add(64));
+        self.push(host, first.len).ok()?;
+        if first.ends_chain(side) {
+            return Some(first.len);
+        }
+        if !first.continues_chain(side) {
+            return None;
+        }
+        let second = rings.descriptor(first.next)?;
+        if !second.ends_chain(side) || second.len == 0 {
+            return None;
+        }
+        let host = desc::locate(rings.map(), window, second.addr, u64::from(second.len))?;
+        copy::prefetch(host);
+        self.push(host, second.len).ok()?;
+        first.len.checked_add(second.len)
+    }
+}
+
+impl Side {
+    /// The least number of bytes a chain of this direction has to have: the device reads a header and at least one
+    /// byte of frame, and writes a header that lies in one chain.
+    fn least(self) -> u32 {
+        match self {
+            Side::Read => VNET_LEN as u32 + 1,
+            Side::Write => VNET_LEN as u32,
+        }
+    }
+}

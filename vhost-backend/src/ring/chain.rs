@@ -1,0 +1,88 @@
+use super::VNET_LEN;
+use super::batch::{Segment, Slot};
+use super::copy;
+use super::error::Malformed;
+
+/// A frame in the sender's memory: a descriptor chain that has been read, checked and translated.
+///
+/// The bytes are the guest's and may change at any time: what must not change after a check has to be looked at in a
+/// copy. The addresses and lengths are ours and do not change.
+#[derive(Clone, Copy)]
+pub struct Chain<'a> {
+    /// The whole chain, virtio-net header included; empty if malformed. Their lengths add up to `len + VNET_LEN`.
+    segments: &'a [Segment],
+    len: u32,
+    malformed: Option<Malformed>,
+}
+
+impl<'a> Chain<'a> {
+    #[inline(always)]
+    pub(super) fn new(segments: &'a [Segment], slot: &Slot) -> Chain<'a> {
+        Chain { segments, len: slot.len.saturating_sub(VNET_LEN as u32), malformed: slot.malformed }
+    }
+
+    /// Bytes of the frame, without the virtio-net header. 0 for a malformed chain, at least 1 for any other.
+    #[inline]
+    #[allow(clippy::len_without_is_empty, reason = "emptiness is `malformed`")]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// What is wrong with the chain, if something is.
+    #[inline]
+    pub fn malformed(&self) -> Option<Malformed> {
+        self.malformed
+    }
+
+    /// A copy of the virtio-net header; zeros for a malformed chain. Every call reads guest memory again.
+    #[inline]
+    pub fn vnet_header(&self) -> [u8; VNET_LEN] {
+        let mut header = [0; VNET_LEN];
+        self.copy_from(0, &mut header);
+        header
+    }
+
+    /// Copies the frame from byte `offset` on (counted after the virtio-net header) into `into`; gives how many bytes
+    /// there were.
+    #[inline]
+    pub fn copy_to(&self, offset: usize, into: &mut [u8]) -> usize {
+        self.copy_from(offset.saturating_add(VNET_LEN), into)
+    }
+
+    /// Copies the chain's bytes from `offset` on, header included.
+    #[inline(always)]
+    fn copy_from(&self, offset: usize, into: &mut [u8]) -> usize {
+        let mut filled = 0;
+        for (host, len) in self.pieces(offset) {
+            let Some((space, _)) =
+                into.get_mut(filled..).and_then(|rest| rest.split_at_mut_checked(len.min(rest.len())))
+            else {
+                break;
+            };
+            if space.is_empty() {
+                break;
+            }
+            // SAFETY: `pieces` gives ranges inside segments of a batch, which are mapped as long as the Split that `self`
+            // borrows from; `space` is no longer than the piece.
+            unsafe { copy::read(host, space) };
+            filled += space.len();
+        }
+        filled
+    }
+
+    /// The mapped pieces of the chain's bytes from `offset` on, header included.
+    #[inline(always)]
+    pub(super) fn pieces(&self, offset: usize) -> impl Iterator<Item = (*const u8, usize)> + use<'a> {
+        let mut skip = offset;
+        self.segments.iter().filter_map(move |segment| {
+            let len = segment.len as usize;
+            if skip >= len {
+                skip -= len;
+                return None;
+            }
+            let piece = (segment.host.wrapping_add(skip).cast_const(), len - skip);
+            skip = 0;
+            Some(piece)
+        })
+    }
+}

@@ -1,0 +1,204 @@
+//! Copies to and from memory that a guest may write at the same time.
+//!
+//! The bytes are only ever used as bytes of a frame or as fields that are checked afterwards, so every value is valid.
+//! But Rust has no plain copy that tolerates a concurrent writer: a data race is undefined, whoever loses it. So every
+//! access to guest memory here is a machine instruction written as such. The compiler can neither repeat it, nor assume
+//! that two of them agree, nor reason from a race to nonsense.
+//!
+//! Ranges may overlap: a driver is free to post one address for transmitting and receiving. What arrives then is some
+//! mixture of its own bytes, which is what it asked for.
+
+use std::arch::asm;
+use std::arch::x86_64::{__m128i, _MM_HINT_T0, _mm_prefetch};
+
+/// Asks the cache for the line at `at`; any address will do.
+#[inline(always)]
+pub(super) fn prefetch(at: *const u8) {
+    // SAFETY: a prefetch is a hint that never faults, whatever the address; SSE is part of x86-64.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+}
+
+/// Fills `into` from guest memory.
+///
+/// # Safety
+/// `into.len()` bytes are readable at `from`, for the duration of the call.
+#[inline(always)]
+pub(super) unsafe fn read(from: *const u8, into: &mut [u8]) {
+    // SAFETY: the caller's promise, and `into` is a slice of that length.
+    unsafe { copy(from, into.as_mut_ptr(), into.len()) };
+}
+
+/// Writes `bytes` to guest memory.
+///
+/// # Safety
+/// `bytes.len()` bytes are writable at `to`, for the duration of the call.
+#[inline(always)]
+pub(super) unsafe fn write(bytes: &[u8], to: *mut u8) {
+    // SAFETY: the caller's promise, and `bytes` is a slice of that length.
+    unsafe { copy(bytes.as_ptr(), to, bytes.len()) };
+}
+
+/// Moves pieces of `$width` bytes at the given distances from the front, and as many from the back.
+macro_rules! ends {
+    ($move:ident, [$($at:literal),+], $width:literal, $from:ident, $to:ident, $len:ident) => {{
+        $(
+            // SAFETY: see `copy`: the piece lies within `len` bytes.
+            unsafe { $move($from, $to, $at) };
+            // SAFETY: as above.
+            unsafe { $move($from, $to, $len - $width - $at) };
+        )+
+    }};
+}
+/// Copies `len` bytes. Short copies, which most packets are made of, are a few instructions without a loop or a call:
+/// pieces from the front and from the back that meet or overlap in the middle.
+///
+/// # Safety
+/// `len` bytes are readable at `from` and writable at `to`, for the duration of the call.
+#[inline(always)]
+pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY (of every call below): the range of lengths in the pattern is at least one piece long and at most as long
+    // as all pieces together, so each piece lies within `len` bytes of both pointers and no byte is left out.
+    match len {
+        0 => {}
+        // SAFETY: see above.
+        1 => unsafe { move_1(from, to, 0) },
+        2..=3 => ends!(move_2, [0], 2, from, to, len),
+        4..=7 => ends!(move_4, [0], 4, from, to, len),
+        8..=15 => ends!(move_8, [0], 8, from, to, len),
+        16..=32 => ends!(move_16, [0], 16, from, to, len),
+        33..=64 => ends!(move_16, [0, 16], 16, from, to, len),
+        65..=128 => ends!(move_16, [0, 16, 32, 48], 16, from, to, len),
+        // SAFETY: the caller's promise; `len` is more than 128.
+        _ => unsafe { copy_long(from, to, len) },
+    }
+}
+
+/// Declares a move of one width, unaligned: exactly one load and one store.
+macro_rules! moves {
+    ($name:ident, $value:ty, $class:ident, $load:literal, $store:literal) => {
+        /// # Safety
+        /// The bytes of one value are readable at `from + at` and writable at `to + at`.
+        #[inline(always)]
+        unsafe fn $name(from: *const u8, to: *mut u8, at: usize) {
+            let value: $value;
+            // SAFETY: reads what the caller promised is readable, and touches nothing else.
+            unsafe {
+                asm!($load, value = out($class) value, at = in(reg) from.wrapping_add(at),
+                    options(nostack, preserves_flags, readonly));
+            }
+            // SAFETY: writes what the caller promised is writable, and touches nothing else.
+            unsafe {
+                asm!($store, value = in($class) value, at = in(reg) to.wrapping_add(at),
+                    options(nostack, preserves_flags));
+            }
+        }
+    };
+}
+
+moves!(move_16, __m128i, xmm_reg, "movdqu {value}, [{at}]", "movdqu [{at}], {value}");
+moves!(move_8, u64, reg, "mov {value}, [{at}]", "mov [{at}], {value}");
+moves!(move_4, u32, reg, "mov {value:e}, [{at}]", "mov [{at}], {value:e}");
+moves!(move_2, u16, reg, "movzx {value:e}, word ptr [{at}]", "mov [{at}], {value:x}");
+moves!(move_1, u8, reg_byte, "mov {value}, [{at}]", "mov [{at}], {value}");
+
+/// Bytes [`copy_long`] moves at a time.
+const BLOCK: usize = 128;
+
+/// Copies more than a block: whole blocks, then the last 128 bytes once more, whether or not a block covered some.
+///
+/// # Safety
+/// As [`copy`], and `len` is at least [`BLOCK`].
+#[inline(never)]
+unsafe fn copy_long(from: *const u8, to: *mut u8, len: usize) {
+    let blocks = len / BLOCK;
+    if is_x86_feature_detected!("avx") {
+        // SAFETY: `blocks` is at least 1, and that many are within `len`; AVX was just detected.
+        unsafe { copy_blocks_avx(from, to, blocks) };
+    } else {
+        // SAFETY: that many blocks are within `len`.
+        unsafe { copy_blocks(from, to, blocks) };
+    }
+    let rest = len - BLOCK;
+    let (from, to) = (from.wrapping_add(rest), to.wrapping_add(rest));
+    ends!(move_16, [0, 16, 32, 48], 16, from, to, BLOCK);
+}
+
+/// # Safety
+/// `blocks` blocks are readable at `from` and writable at `to`.
+unsafe fn copy_blocks(from: *const u8, to: *mut u8, blocks: usize) {
+    for block in 0..blocks {
+        let (from, to) = (from.wrapping_add(BLOCK * block), to.wrapping_add(BLOCK * block));
+        ends!(move_16, [0, 16, 32, 48], 16, from, to, BLOCK);
+    }
+}
+
+/// # Safety
+/// As [`copy_blocks`], `blocks` is at least 1, and the processor has AVX.
+unsafe fn copy_blocks_avx(from: *const u8, to: *mut u8, blocks: usize) {
+    // SAFETY: the loop runs `blocks` times and touches one block of each range every time, as the caller promised it
+    // may. All registers it changes are declared; `vzeroupper` leaves no dirty upper halves to SSE code.
+    unsafe {
+        asm!(
+            "2:",
+            "vmovdqu ymm0, [rsi]",
+            "vmovdqu ymm1, [rsi + 32]",
+            "vmovdqu ymm2, [rsi + 64]",
+            "vmovdqu ymm3, [rsi + 96]",
+            "vmovdqu [rdi], ymm0",
+            "vmovdqu [rdi + 32], ymm1",
+            "vmovdqu [rdi + 64], ymm2",
+            "vmovdqu [rdi + 96], ymm3",
+            "sub rsi, -128",
+            "sub rdi, -128",
+            "dec rcx",
+            "jnz 2b",
+            "vzeroupper",
+            inout("rsi") from => _,
+            inout("rdi") to => _,
+            inout("rcx") blocks => _,
+            clobber_abi("sysv64"),
+            options(nostack),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_copies_exactly_its_bytes() {
+        let source: Vec<u8> = (0..1000_u32).map(|i| (i * 7 + i / 256) as u8).collect();
+        for len in 0..700 {
+            for (skew_from, skew_to) in [(0, 0), (1, 0), (0, 3), (13, 31)] {
+                let mut target = vec![0xEE; 1000];
+                let (from, to) =
+                    (source.as_ptr().wrapping_add(skew_from), target.as_mut_ptr().wrapping_add(skew_to));
+                // SAFETY: both ends of both ranges are inside vectors of 1000 bytes.
+                unsafe { copy(from, to, len) };
+                assert_eq!(target[skew_to..skew_to + len], source[skew_from..skew_from + len], "{len}");
+                assert!(
+                    target[..skew_to].iter().chain(&target[skew_to + len..]).all(|&b| b == 0xEE),
+                    "{len}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_are_copied_alike_with_and_without_avx() {
+        let source: Vec<u8> = (0..5 * BLOCK as u32).map(|i| (i * 7 + i / 256) as u8).collect();
+        for blocks in 1..4 {
+            let (mut plain, mut avx) = (vec![0xEE; 5 * BLOCK], vec![0xEE; 5 * BLOCK]);
+            // SAFETY: from 5 on, at most 3 of the 5 blocks are touched.
+            unsafe { copy_blocks(source.as_ptr().wrapping_add(5), plain.as_mut_ptr(), blocks) };
+            assert_eq!(plain[..BLOCK * blocks], source[5..5 + BLOCK * blocks]);
+            assert!(plain[BLOCK * blocks..].iter().all(|&byte| byte == 0xEE));
+            if is_x86_feature_detected!("avx") {
+                // SAFETY: as above; there is at least one block, and AVX was just detected.
+                unsafe { copy_blocks_avx(source.as_ptr().wrapping_add(5), avx.as_mut_ptr(), blocks) };
+                assert_eq!(plain, avx);
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+use super::VNET_LEN;
+use super::batch::Segment;
+use super::chain::Chain;
+use super::copy;
+use super::error::WriteError;
+use super::split::{Side, Split};
+
+/// A frame about to be written into a receive ring, in three parts that are joined during the one copy.
+#[derive(Clone, Copy)]
+pub struct Gather<'a> {
+    /// The virtio-net header, little-endian; `num_buffers` (its last two bytes) is filled in by the ring.
+    pub vnet: [u8; VNET_LEN],
+    /// The frame's first bytes: headers pushed, and the private copy of what was inspected.
+    pub head: &'a [u8],
+    /// The rest: a chain of another ring, and the offset in its frame (after the virtio-net header) to begin at.
+    pub tail: Option<(Chain<'a>, usize)>,
+}
+
+impl Gather<'_> {
+    /// Bytes of the frame, without the virtio-net header.
+    #[inline]
+    #[allow(clippy::len_without_is_empty, reason = "an empty frame is not special")]
+    pub fn len(&self) -> usize {
+        self.head.len() + self.tail.map_or(0, |(chain, offset)| chain.len().saturating_sub(offset))
+    }
+}
+
+impl Split {
+    /// Writes one frame into the next chain the driver posted, or, with `mergeable` (VIRTIO_NET_F_MRG_RXBUF), into as
+    /// many as it takes; `num_buffers` says how many. The driver sees it after [`publish`](Split::publish).
+    ///
+    /// Malformed chains on the way are completed with length 0, at most a ring of them per call.
+    ///
+    /// # Errors
+    /// [`WriteError::Full`] and [`WriteError::TooLong`] write nothing and use up no well-formed chain, save one that
+    /// lies between malformed ones.
+    #[inline]
+    pub fn write_frame(&mut self, frame: &Gather<'_>, mergeable: bool) -> Result<(), WriteError> {
+        self.turn(Side::Write);
+        let need = VNET_LEN + frame.len();
+        let chains = match self.batch.open().first() {
+            Some(slot) if need <= slot.len as usize => 1,
+            _ => self.plan(need, mergeable)?,
+        };
+        self.place(frame, need, chains);
+        Ok(())
+    }
+
+    /// Chains the driver has posted and the device not used, malformed ones included; 0 for a broken ring.
+    pub fn free_chains(&mut self) -> u16 {
+        self.available().unwrap_or(0)
+    }
+
+    /// How many of the next chains hold `need` bytes. All of them are then in the look-ahead and well-formed.
+    #[inline(never)]
+    fn plan(&mut self, need: usize, mergeable: bool) -> Result<usize, WriteError> {
+        // Without a bound a driver could keep us here by posting malformed chains as fast as they are skipped.
+        let mut patience = usize::from(self.rings.size());
+        let (mut chains, mut room) = (0, 0);
+        loop {
+            match self.batch.open().get(chains) {
+                Some(slot) if slot.malformed.is_some() => {
+                    // A frame's chains have to be used one after another, so it can only begin behind this one.
+                    chains += 1;
+                    patience = patience.checked_sub(chains).ok_or(WriteError::Full)?;
+                    self.skip(chains);
+                    (chains, room) = (0, 0);
+                }
+                Some(slot) => {
+                    chains += 1;
+                    room += slot.len as usize;
+                    if room >= need {
+                        return Ok(chains);
+                    }
+                    if !mergeable {
+                        return Err(WriteError::TooLong);
+                    }
+                }
+                None => self.look_ahead()?,
+            }
+        }
+    }
+
+    /// Translates more of the posted chains.
+    fn look_ahead(&mut self) -> Result<(), WriteError> {
+        let ahead = self.batch.open().len() as u16;
+        if ahead == 0 {
+            self.batch.clear();
+        }
+        let at = self.next_avail.wrapping_add(ahead);
+        if self.seen_avail == at {
+            self.available()?;
+        }
+        // No underflow: avail.idx never goes back behind what was seen, or `available` breaks the ring.
+        let fresh = usize::from(self.seen_avail.wrapping_sub(at));
+        if fresh == 0 {
+            let everything = ahead == self.rings.size();
+            return Err(if everything { WriteError::TooLong } else { WriteError::Full });
+        }
+        if self.append(at, fresh)? == 0 {
+            self.batch.compact();
+            if self.append(at, fresh)? == 0 {
+                return Err(WriteError::TooLong);
+            }
+        }
+        Ok(())
+    }
+
+    /// Completes the next `chains` chains with length 0.
+    fn skip(&mut self, chains: usize) {
+        for slot in self.batch.open().iter().take(chains) {
+            self.rings.put_used(self.next_used, slot.head, 0);
+            self.next_used = self.next_used.wrapping_add(1);
+        }
+        self.consume(chains);
+    }
+
+    /// Writes `frame`, `need` bytes with its header, into the next `chains` chains, which hold that many.
+    #[inline(always)]
+    fn place(&mut self, frame: &Gather<'_>, need: usize, chains: usize) {
+        let [header @ .., _, _] = frame.vnet;
+        let [low, high] = (chains as u16).to_le_bytes();
+        let mut vnet = [0; VNET_LEN];
+        for (to, from) in vnet.iter_mut().zip(header.into_iter().chain([low, high])) {
+            *to = from;
+        }
+        let Some(first) = self.batch.open().first() else { return };
+        match self.batch.segments_from(first) {
+            [segment, ..] if segment.len as usize >= need => {
+                // SAFETY: the segment is mapped (see Segment) and holds `need` bytes.
+                unsafe { write_whole(segment.host, &vnet, frame, need) };
+            }
+            segments => write_spread(segments, &vnet, frame, need),
+        }
+        let mut left = need;
+        for slot in self.batch.open().iter().take(chains) {
+            let len = left.min(slot.len as usize);
+            left -= len;
+            self.rings.put_used(self.next_used, slot.head, len as u32);
+            self.next_used = self.next_used.wrapping_add(1);
+        }
+        self.consume(chains);
+    }
+
+    #[inline(always)]
+    fn consume(&mut self, chains: usize) {
+        self.batch.take(chains);
+        self.next_avail = self.next_avail.wrapping_add(chains as u16);
+    }
+}
+
+/// Writes header, head and tail to one piece of memory.
+///
+/// # Safety
+/// `need` bytes are writable at `to`.
+#[inline(always)]
+unsafe fn write_whole(to: *mut u8, vnet: &[u8; VNET_LEN], frame: &Gather<'_>, need: usize) {
+    debug_assert_eq!(need, VNET_LEN + frame.len());
+    // SAFETY: `need` is at least VNET_LEN.
+    unsafe { copy::write(vnet, to) };
+    // SAFETY: `need` is at least VNET_LEN + head.len().
+    unsafe { copy::write(frame.head, to.wrapping_add(VNET_LEN)) };
+    let Some((chain, offset)) = frame.tail else { return };
+    let mut done = VNET_LEN + frame.head.len();
+    for (from, len) in chain.pieces(offset.saturating_add(VNET_LEN)) {
+        let len = len.min(need - done);
+        // SAFETY: `from` and its length are of a segment that the chain's Split keeps mapped; `done + len <= need`.
+        unsafe { copy::copy(from, to.wrapping_add(done), len) };
+        done += len;
+    }
+}
+
+/// Writes header, head and tail over several segments.
+#[cold]
+fn write_spread(segments: &[Segment], vnet: &[u8; VNET_LEN], frame: &Gather<'_>, need: usize) {
+    let mut into = Spread { segments: segments.iter(), to: std::ptr::null_mut(), room: 0, left: need };
+    // SAFETY: a live array of that length.
+    unsafe { into.put(vnet.as_ptr(), vnet.len()) };
+    // SAFETY: a live slice of that length.
+    unsafe { into.put(frame.head.as_ptr(), frame.head.len()) };
+    let Some((chain, offset)) = frame.tail else { return };
+    for (from, len) in chain.pieces(offset.saturating_add(VNET_LEN)) {
+        // SAFETY: `from` and its length are of a segment that the chain's Split keeps mapped.
+        unsafe { into.put(from, len) };
+    }
+}
+
+/// A position in a list of segments; never goes past their end nor past `left` bytes.
+struct Spread<'a> {
+    segments: std::slice::Iter<'a, Segment>,
+    to: *mut u8,
+    room: usize,
+    left: usize,
+}
+
+impl Spread<'_> {
+    /// # Safety
+    /// `len` bytes are readable at `from`.
+    unsafe fn put(&mut self, mut from: *const u8, len: usize) {
+        let mut len = len.min(self.left);
+        self.left -= len;
+        while len > 0 {
+            if self.room == 0 {
+                let Some(segment) = self.segments.next() else { return };
+                (self.to, self.room) = (segment.host, segment.len as usize);
+            }
+            let step = len.min(self.room);
+            // SAFETY: readable by the caller's promise; writable because `to` has `room` bytes left in a segment.
+            unsafe { copy::copy(from, self.to, step) };
+            from = from.wrapping_add(step);
+            self.to = self.to.wrapping_add(step);
+            self.room -= step;
+            len -= step;
+        }
+    }
+}
