@@ -1,3 +1,4 @@
 //! The vhost-user-net device and the service chain datapath of livepath.
 
+pub mod liveness;
 pub mod ring;

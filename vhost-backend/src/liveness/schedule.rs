@@ -1,0 +1,88 @@
+//! When the next query is due.
+
+use super::{Profile, State, Timestamp};
+use core::time::Duration;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Schedule {
+    /// The state changed then, and nothing has been asked since.
+    prompt: Option<Timestamp>,
+    /// The last attempt, of any kind.
+    last: Option<Timestamp>,
+    /// The last attempt whose timeout counts. These are at least `interval` apart, so that asking a suspect
+    /// more often does not make it Down any sooner.
+    timed: Option<Timestamp>,
+    /// The last attempt did not fit into the ring: the next frame carries another.
+    refused: bool,
+}
+
+impl Schedule {
+    /// The state changed: ask at once.
+    pub(super) fn prompt(&mut self, now: Timestamp) {
+        self.prompt = Some(now);
+    }
+
+    /// The service VM answers: back to the regular pace.
+    pub(super) fn calm(&mut self) {
+        self.prompt = None;
+    }
+
+    /// A new epoch begins.
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// A query leaves now: whether its timeout counts.
+    pub(super) fn asked(&mut self, now: Timestamp, interval: Duration) -> bool {
+        let timed = self.timed.is_none_or(|timed| timed + interval <= now);
+        if timed {
+            self.timed = Some(now);
+        }
+        self.last = Some(now);
+        self.prompt = None;
+        self.refused = false;
+        timed
+    }
+
+    /// It did not fit into the ring.
+    pub(super) fn refused(&mut self) {
+        self.refused = true;
+    }
+
+    /// When the next frame is to carry a query.
+    pub(super) fn in_band(&self, state: State, profile: &Profile) -> Timestamp {
+        match (self.prompt, self.last) {
+            (Some(prompt), _) => prompt,
+            (None, Some(last)) if self.refused => last,
+            (None, Some(last)) if state == State::Suspect => self.suspect(last, profile),
+            (None, Some(last)) => last + profile.interval,
+            (None, None) => Timestamp::default(),
+        }
+    }
+
+    /// When a probe goes, if no frame carried a query until then.
+    pub(super) fn probe(&self, state: State, profile: &Profile) -> Timestamp {
+        match (self.prompt, self.last) {
+            (Some(prompt), _) => prompt,
+            (None, Some(last)) => match state {
+                State::Up | State::Down | State::Failed => last + profile.idle_interval,
+                State::Init | State::Recovering => last + profile.interval,
+                State::Suspect => self.suspect(last, profile),
+            },
+            (None, None) => Timestamp::default(),
+        }
+    }
+
+    /// Often, but the next query that counts is not late for that.
+    fn suspect(&self, last: Timestamp, profile: &Profile) -> Timestamp {
+        let next = last + profile.suspect_interval();
+        self.timed.map_or(next, |timed| next.min(timed + profile.interval))
+    }
+
+    /// Moves the running times by a pause of the proxy's own.
+    pub(super) fn shift(&mut self, now: Timestamp, gap: Duration) {
+        for at in [&mut self.prompt, &mut self.last, &mut self.timed] {
+            *at = at.map(|at| (at + gap).min(now));
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! When a query goes, and what its answer is worth.
+
+use super::*;
+
+#[test]
+fn a_query_is_due_an_interval_after_the_last_and_rides_on_the_next_frame() {
+    let mut b = Bench::up();
+    assert_eq!(b.at(9.999_999).query(), None);
+    let query = b.at(10.0).query().expect("due");
+    b.answer(query);
+    assert_eq!(b.at(19.999_999).query(), None);
+    assert!(b.at(23.0).query().is_some(), "late frames carry it late");
+    assert_eq!(b.at(32.999_999).query(), None);
+}
+
+#[test]
+fn never_a_query_for_every_frame() {
+    let mut b = Bench::up();
+    let mut asked = 0;
+    for us in 1..=100_000u32 {
+        if let Some(query) = b.at(f64::from(us) / 1e3).query() {
+            b.answer(query);
+            asked += 1;
+        }
+        assert_eq!(b.poll(), None, "no probe while frames flow");
+    }
+    assert_eq!(asked, 10);
+    let counters = b.session.counters();
+    assert_eq!((counters.in_band, counters.probes, counters.responses), (10, 1, 11));
+}
+
+#[test]
+fn an_idle_path_costs_one_probe_and_one_wake_per_idle_interval() {
+    let mut b = Bench::up();
+    for n in 1..=50 {
+        assert_eq!(b.session.deadline(), at(f64::from(n) * 100.0));
+        let probe = b.at(f64::from(n) * 100.0).poll().expect("due");
+        b.answer(probe);
+    }
+    assert_eq!(b.session.counters().probes, 51);
+    assert_eq!(b.went(), []);
+}
+
+#[test]
+fn a_query_that_rode_on_a_frame_puts_the_probe_off() {
+    let mut b = Bench::up();
+    let query = b.at(60.0).query().expect("due");
+    b.answer(query);
+    assert_eq!(b.session.deadline(), at(160.0));
+    assert_eq!(b.at(159.0).poll(), None);
+    assert!(b.at(160.0).poll().is_some());
+}
+
+#[test]
+fn the_first_probe_goes_at_once_and_the_next_every_interval_until_it_is_up() {
+    let mut b = Bench::attached(Profile::DEFAULT);
+    assert_eq!(b.sleep(49.0, |_| false), [0.0, 10.0, 20.0, 30.0, 40.0]);
+    assert_eq!(b.state(), (State::Init, Cause::None));
+}
+
+#[test]
+fn nothing_is_asked_and_nothing_awaited_while_not_attached() {
+    let mut session = Session::new(Profile::DEFAULT, Epoch::new(1), at(0.0));
+    assert_eq!(session.deadline(), Timestamp::NEVER);
+    assert_eq!(session.poll(at(1e6)), None);
+    assert_eq!(session.query(at(1e6)), None);
+}
+
+#[test]
+fn an_answer_tells_its_round_trip() {
+    let mut b = Bench::up();
+    let query = b.at(10.0).query().expect("due");
+    assert_eq!(b.at(10.25).answer(query), Answer::Accepted { rtt: Duration::from_micros(250) });
+    assert_eq!(b.session.rtt().count(), 2);
+}
+
+#[test]
+fn an_answer_counts_once() {
+    let mut b = Bench::up();
+    let query = b.at(10.0).query().expect("due");
+    assert!(matches!(b.answer(query), Answer::Accepted { .. }));
+    assert_eq!(b.answer(query), Answer::Duplicate);
+    assert_eq!(b.answer(query), Answer::Duplicate);
+    assert_eq!((b.session.counters().responses, b.session.counters().duplicate), (2, 2));
+}
+
+#[test]
+fn an_answer_that_comes_before_its_query_is_unknown() {
+    let mut b = Bench::up();
+    let query = b.at(10.0).query().expect("due");
+    for early in 1..63 {
+        assert_eq!(b.answer(next_seq(query, early)), Answer::Unknown, "{early} ahead");
+    }
+    assert_eq!(b.session.counters().unknown, 62);
+}
+
+#[test]
+fn an_answer_of_another_epoch_is_stale_whatever_its_number() {
+    let mut b = Bench::up();
+    let query = b.at(10.0).query().expect("due");
+    for epoch in (0..=255).map(Epoch::new).filter(|epoch| *epoch != query.epoch) {
+        assert_eq!(b.answer(Query { epoch, ..query }), Answer::Stale);
+    }
+    assert!(matches!(b.answer(query), Answer::Accepted { .. }));
+}
+
+#[test]
+fn a_number_is_forgotten_after_32_more() {
+    let mut b = Bench::up();
+    let old = b.at(10.0).query().expect("due");
+    for n in 2..=33 {
+        b.at(f64::from(n) * 10.0).query().expect("due");
+    }
+    assert_eq!(b.answer(old), Answer::Unknown);
+}
+
+#[test]
+fn the_epoch_changes_on_every_down_detach_and_ring_stop() {
+    let mut b = Bench::up();
+    let mut epoch = b.session.epoch();
+    let mut changed = |b: &Bench| core::mem::replace(&mut epoch, b.session.epoch()) != epoch;
+    b.sleep(130.0, |_| false);
+    assert!(changed(&b), "Down for want of an answer");
+    b.session.rings_stopped(b.now);
+    assert!(changed(&b), "ring stop, though it was Down");
+    b.session.detached(b.now);
+    assert!(changed(&b), "hang-up, though the ring was stopped");
+    b.session.attached(b.now);
+    assert!(!changed(&b), "Recovering is the life that began with Down");
+    b.session.control_plane(b.now, false);
+    assert!(changed(&b), "Down by the control plane");
+    b.session.fail(b.now);
+    assert!(changed(&b), "failed by an operator");
+    b.session.rings_stopped(b.now);
+    assert!(changed(&b), "ring stop, though it was failed");
+
+    let mut b = Bench::attached(Profile::DEFAULT);
+    let before = b.session.epoch();
+    b.session.rings_stopped(b.now);
+    assert_ne!(b.session.epoch(), before, "ring stop in Init");
+}
+
+#[test]
+fn the_generator_of_epochs_has_full_period() {
+    let first = Epoch::new(0xA7);
+    let mut epoch = first;
+    let period = (1..).find(|_| {
+        epoch = super::super::successor(epoch);
+        epoch == first
+    });
+    assert_eq!(period, Some(256));
+}
+
+#[test]
+fn a_refused_query_goes_with_the_next_frame() {
+    let mut b = Bench::up();
+    let refused = b.at(10.0).query().expect("due");
+    b.session.refused(refused);
+    assert_eq!(b.answer(refused), Answer::Unknown, "it was never handed over");
+    let query = b.at(10.001).query().expect("due again");
+    assert!(matches!(b.answer(query), Answer::Accepted { .. }));
+    assert_eq!(b.at(11.0).query(), None);
+    let counters = b.session.counters();
+    assert_eq!(
+        (counters.refused, counters.in_band, counters.probes),
+        (1, 1, 1),
+        "only what was handed over counts"
+    );
+}
+
+#[test]
+fn a_ring_that_refuses_everything_is_silence() {
+    let mut b = Bench::up();
+    let mut us = 10_000;
+    while b.session.usable() {
+        b.at(f64::from(us) / 1e3);
+        if let Some(query) = b.query().or_else(|| b.poll()) {
+            b.session.refused(query);
+        }
+        if let Some(probe) = b.poll() {
+            b.session.refused(probe);
+        }
+        us += 10;
+        assert!(us < 41_000);
+    }
+    assert!(us >= 40_000);
+    assert_eq!(b.went(), [(State::Suspect, Cause::None), (State::Down, Cause::NoResponse)]);
+}
+
+#[test]
+fn a_refused_probe_does_not_keep_the_worker_awake() {
+    let mut b = Bench::up();
+    let probe = b.at(100.0).poll().expect("due");
+    b.session.refused(probe);
+    assert!(b.session.deadline() > at(100.0));
+}
