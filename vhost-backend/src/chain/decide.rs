@@ -1,0 +1,244 @@
+//! The decisions: what happens to a frame, given the snapshot and what the worker has learned.
+
+use nsh::{Si, Spi, Ttl};
+
+use super::flow::{Direction, Tuple};
+use super::path::{Hop, Path};
+use super::spec::{OnFailure, Role};
+use super::steer::{Way, steer};
+use super::{ChainIx, Counts, DropReason, FlowTable, MacTable, PortId, Snapshot, Verdict};
+use crate::frame::{Content, Frame, Mac};
+use crate::liveness::Timestamp;
+
+/// What a worker has learned and counted: the mutable side of every decision, owned by one worker.
+#[derive(Debug)]
+pub struct Steering {
+    /// Flows and the paths they are pinned to.
+    pub flows: FlowTable,
+    /// Where unconfigured MAC addresses are.
+    pub macs: MacTable,
+    /// What was counted.
+    pub counts: Counts,
+}
+
+/// A frame that arrived at a tenant, tap or uplink port.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// The port.
+    pub from: PortId,
+    /// The frame.
+    pub frame: &'a Frame,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// A frame of NSH that a service VM sent back.
+#[derive(Clone, Copy, Debug)]
+pub struct Return {
+    /// The service port.
+    pub from: PortId,
+    /// The SPI it carries.
+    pub spi: Spi,
+    /// The SI it carries.
+    pub si: Si,
+    /// The TTL it carries.
+    pub ttl: Ttl,
+}
+
+/// The inner frame at the end of its path.
+#[derive(Clone, Copy, Debug)]
+pub struct Stripped<'a> {
+    /// The inner frame.
+    pub frame: &'a Frame,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// Decides about a frame of a tenant, tap or uplink: the classifier.
+///
+/// Verdicts: `Push`, `Deliver`, `Flood`, `Drop`.
+#[inline]
+pub fn classify(snapshot: &Snapshot, steering: &mut Steering, arrival: &Arrival<'_>) -> Verdict {
+    let Arrival { from, frame, now } = *arrival;
+    if let Some(reason) = refused(snapshot, from, frame) {
+        return Verdict::Drop(reason);
+    }
+    learn(snapshot, steering, arrival);
+    let to = station(snapshot, steering, frame.dst, now);
+    let plain = plain(snapshot, frame.dst, to, Some(from));
+    // What cannot be delivered need not be inspected, and shall not burden a service.
+    let (Content::Flow { key, datagram }, Verdict::Deliver(_) | Verdict::Flood { .. }) =
+        (frame.content, plain)
+    else {
+        return plain;
+    };
+    match steer(snapshot, steering, &Tuple { key, from, to }, datagram, now) {
+        Way::Plain => plain,
+        Way::Path(ix) => match snapshot.tables.paths.get(ix) {
+            Some(path) => first_hop(snapshot, steering, path).unwrap_or(plain),
+            None => plain,
+        },
+        Way::Cut(chain, direction) => cut(snapshot, steering, chain, direction, plain),
+    }
+}
+
+/// Decides about a frame that a service VM returned: the proxy's forwarding (RFC 8300 section 2.2 and 2.3).
+///
+/// The frame must carry an (SPI, SI) whose hop is the very port it came from; else it is dropped, so that an SVM cannot
+/// put frames on paths it is not part of, nor skip a service. Verdicts: `Forward`, `Strip`, `Reflect`, `Drop`.
+#[inline]
+pub fn forward(snapshot: &Snapshot, steering: &mut Steering, returned: &Return) -> Verdict {
+    let Return { from, spi, si, ttl } = *returned;
+    let Some(port) = snapshot.tables.port(from).filter(|port| port.role == Role::Service) else {
+        return Verdict::Drop(DropReason::UnknownPort);
+    };
+    let Some(path) = snapshot.tables.paths.find(spi).and_then(|ix| snapshot.tables.paths.get(ix)) else {
+        return Verdict::Drop(DropReason::NoPath);
+    };
+    let Some(received) = port.si_decrement.received(si) else { return Verdict::Drop(DropReason::NoPath) };
+    match snapshot.tables.paths.hop(path, received) {
+        None => return Verdict::Drop(DropReason::NoPath),
+        Some(Hop::Service(port)) if port == from => {}
+        Some(_) => return Verdict::Drop(DropReason::ForeignPath),
+    }
+    let Some(ttl) = ttl.forwarded() else { return Verdict::Drop(DropReason::TtlExpired) };
+    let Some(next) = received.decrement() else { return Verdict::Drop(DropReason::NoPath) };
+    match usable_from(snapshot, steering, path, next) {
+        Next::Service(to, si) => Verdict::Forward { to, si, ttl },
+        Next::Terminal => Verdict::Strip,
+        Next::Broken(failed) => Verdict::Reflect { failed, si: next },
+    }
+}
+
+/// Decides about an inner frame at the end of its path: delivery by destination MAC.
+///
+/// Nothing is learned from it, since a service VM sent it last. Verdicts: `Deliver`, `Flood`, `Drop`.
+#[inline]
+pub fn deliver(snapshot: &Snapshot, steering: &Steering, stripped: &Stripped<'_>) -> Verdict {
+    let Stripped { frame, now } = *stripped;
+    if frame.ethertype == nsh::ETHERTYPE {
+        return Verdict::Drop(DropReason::ForgedNsh);
+    }
+    let to = station(snapshot, steering, frame.dst, now);
+    plain(snapshot, frame.dst, to, station(snapshot, steering, frame.src, now))
+}
+
+fn refused(snapshot: &Snapshot, from: PortId, frame: &Frame) -> Option<DropReason> {
+    let reason = match snapshot.role(from) {
+        None | Some(Role::Service) => DropReason::UnknownPort,
+        Some(_) if frame.ethertype == nsh::ETHERTYPE => DropReason::ForgedNsh,
+        Some(_) if !frame.src.is_station() => DropReason::InvalidSource,
+        Some(_) => match snapshot.owner(frame.src) {
+            Some(owner) if owner != from => DropReason::ForgedSource,
+            _ => return None,
+        },
+    };
+    Some(reason)
+}
+
+fn learn(snapshot: &Snapshot, steering: &mut Steering, arrival: &Arrival<'_>) {
+    let Arrival { from, frame, now } = *arrival;
+    let Some(port) = snapshot.tables.port(from) else { return };
+    if port.mac == Some(frame.src) {
+        return;
+    }
+    // Infrastructure is believed when an address moves; a tenant could otherwise take over the gateway's.
+    let may_move = matches!(port.role, Role::Tap | Role::Uplink);
+    steering.macs.learn(frame.src, from, may_move, now);
+}
+
+/// The port of one station: configured addresses win over learned ones.
+fn station(snapshot: &Snapshot, steering: &Steering, mac: Mac, now: Timestamp) -> Option<PortId> {
+    if mac.is_group() {
+        return None;
+    }
+    snapshot.owner(mac).or_else(|| steering.macs.find(mac, now))
+}
+
+/// Delivery by destination MAC.
+fn plain(snapshot: &Snapshot, dst: Mac, to: Option<PortId>, from: Option<PortId>) -> Verdict {
+    match to {
+        Some(to) if Some(to) == from => Verdict::Drop(DropReason::Hairpin),
+        Some(to) => match snapshot.role(to) {
+            Some(Role::Service) => Verdict::Drop(DropReason::ToService),
+            Some(_) => Verdict::Deliver(to),
+            // Learned at a port that has left the tables since.
+            None => Verdict::Flood { except: from },
+        },
+        None if dst.is_link_constrained() => Verdict::Drop(DropReason::LinkConstrained),
+        None => Verdict::Flood { except: from },
+    }
+}
+
+/// The failure policy of a chain that has no path up.
+fn cut(
+    snapshot: &Snapshot,
+    steering: &mut Steering,
+    chain: ChainIx,
+    direction: Direction,
+    plain: Verdict,
+) -> Verdict {
+    let on_failure = snapshot.tables.chain(chain).map(|chain| chain.on_failure).unwrap_or_default();
+    match on_failure {
+        OnFailure::Block => {
+            steering.counts.blocked += 1;
+            Verdict::Drop(DropReason::Blocked)
+        }
+        OnFailure::Allow => {
+            steering.counts.allowed += 1;
+            plain
+        }
+        OnFailure::Bypass => {
+            let paths = &snapshot.tables.paths;
+            let forward = snapshot.health.least_broken(chain).and_then(|ix| paths.get(ix));
+            let path = match direction {
+                Direction::Forward => forward,
+                Direction::Reverse => forward.and_then(|path| paths.get(path.reverse?)),
+            };
+            path.and_then(|path| first_hop(snapshot, steering, path)).unwrap_or(plain)
+        }
+    }
+}
+
+/// Pushes for the first usable hop of a path; `None` if it has none.
+fn first_hop(snapshot: &Snapshot, steering: &mut Steering, path: &Path) -> Option<Verdict> {
+    match usable_from(snapshot, steering, path, path.first_si()) {
+        Next::Service(to, si) => Some(Verdict::Push { to, spi: path.spi, si }),
+        Next::Terminal => None,
+        Next::Broken(_) => Some(Verdict::Drop(DropReason::ServiceDown)),
+    }
+}
+
+/// Where a frame goes from a service index on.
+enum Next {
+    Service(PortId, Si),
+    Terminal,
+    /// To a service that is not usable and may not be skipped.
+    Broken(PortId),
+}
+
+/// The first usable hop from `si` on. Services are skipped only by a chain that says `bypass`, and only while none of
+/// its paths is up.
+#[inline]
+fn usable_from(snapshot: &Snapshot, steering: &mut Steering, path: &Path, mut si: Si) -> Next {
+    loop {
+        let Some(Hop::Service(to)) = snapshot.tables.paths.hop(path, si) else { return Next::Terminal };
+        if snapshot.health.is_usable(to) {
+            return Next::Service(to, si);
+        }
+        if !skips(snapshot, path.chain) {
+            return Next::Broken(to);
+        }
+        steering.counts.bypassed += 1;
+        // At most 255 rounds: SI 0 is the terminal entry.
+        si = match si.decrement() {
+            Some(next) => next,
+            None => return Next::Terminal,
+        };
+    }
+}
+
+fn skips(snapshot: &Snapshot, chain: ChainIx) -> bool {
+    snapshot.tables.chain(chain).is_some_and(|named| named.on_failure == OnFailure::Bypass)
+        && !snapshot.health.has_path(chain)
+}

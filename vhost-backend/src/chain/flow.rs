@@ -1,0 +1,474 @@
+//! The flow table: which path a flow is pinned to.
+//!
+//! ```text
+//! hash --+--> bucket a   8 tags, marks, hand      way i of a bucket -> record (64 bytes)
+//!        +--> bucket b   8 tags, marks, hand
+//! ```
+//!
+//! Preallocated and of fixed size. A record is in one of two buckets, the emptier one when it was entered, so the table
+//! fills almost whole before it displaces anything. When both are full the newcomer displaces a record that was not
+//! used since the bucket's hand passed it last (second chance). Nothing is ever scanned.
+//!
+//! Both directions of a flow find one record: the hash is symmetric, and the record is compared with the key and its
+//! reverse. A flow is known by its 5-tuple, its VLAN *and* the two ports it runs between, so that a tenant that
+//! forges another's addresses gets a record of its own and cannot steer or pin anybody else's packets.
+
+use std::time::Duration;
+
+use nsh::Spi;
+
+use super::{ChainIx, PathIx, PortId};
+use crate::frame::{FlowHash, FlowKey};
+use crate::liveness::Timestamp;
+
+/// Records of one bucket.
+const WAYS: usize = 8;
+/// 2^30 ns: about a second, by a shift.
+const TICK_SHIFT: u32 = 30;
+
+/// A packet's flow as the table knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tuple {
+    /// Addresses, transport and VLAN, as the packet has them.
+    pub(super) key: FlowKey,
+    /// The port it came from.
+    pub(super) from: PortId,
+    /// The port its destination MAC is at; `None` if unknown or a group.
+    pub(super) to: Option<PortId>,
+}
+
+/// Which way a packet runs, seen from the flow's first packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// As the first packet.
+    Forward,
+    /// A reply.
+    Reverse,
+}
+
+/// What was chosen for a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// It is not chained.
+    Plain {
+        /// Nor do the policies chain packets of its other direction.
+        both: bool,
+    },
+    /// It takes this chain.
+    Chain {
+        /// The chain.
+        chain: ChainIx,
+        /// The path; `None` while the chain has none that is up.
+        path: Option<(PathIx, Spi)>,
+    },
+}
+
+/// A record's place. Valid until the next flow is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot(usize);
+
+/// A flow's record: a cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Record {
+    key: FlowKey,
+    /// Of the snapshot that `choice`'s indices belong to.
+    revision: u32,
+    /// When it was used last, in ticks.
+    used: u32,
+    path: u32,
+    spi: u32,
+    from: u16,
+    to: u16,
+    chain: u16,
+    plain_both: bool,
+}
+
+const NO_PORT: u16 = u16::MAX;
+const NO_CHAIN: u16 = u16::MAX;
+const NO_PATH: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    /// A byte of the hash per record; 0: free.
+    tags: [u8; WAYS],
+    /// A bit per record: used since the hand passed.
+    marks: u8,
+    /// The next record to be displaced.
+    hand: u8,
+}
+
+/// Flows and their paths, of one worker or of one shard.
+#[derive(Debug)]
+pub struct FlowTable {
+    buckets: Box<[Bucket]>,
+    records: Box<[Record]>,
+    occupied: usize,
+    seed: u64,
+    idle_ticks: u32,
+}
+
+impl FlowTable {
+    /// A table for this many flows: an eighth more fit, so that few displace each other. Takes about 75 bytes for each,
+    /// all of it here. A flow not used for `idle` begins anew. `seed`: see [`FlowKey::hash`].
+    pub fn new(flows: usize, idle: Duration, seed: u64) -> FlowTable {
+        let buckets = flows.saturating_add(flows / 8).div_ceil(WAYS).max(2);
+        let ticks = u32::try_from(idle.as_nanos() >> TICK_SHIFT).unwrap_or(u32::MAX).max(1);
+        FlowTable {
+            buckets: vec![Bucket::default(); buckets].into(),
+            records: vec![Record::FREE; buckets.saturating_mul(WAYS)].into(),
+            occupied: 0,
+            seed,
+            idle_ticks: ticks,
+        }
+    }
+
+    /// How many flows fit.
+    pub fn capacity(&self) -> usize {
+        self.records.len()
+    }
+
+    /// How many records are held, idle ones that nothing has displaced yet included.
+    pub fn len(&self) -> usize {
+        self.occupied
+    }
+
+    /// No record is held.
+    pub fn is_empty(&self) -> bool {
+        self.occupied == 0
+    }
+
+    /// The hash under which this table knows a flow.
+    #[inline]
+    pub(super) fn hash(&self, key: &FlowKey) -> FlowHash {
+        key.hash(self.seed)
+    }
+
+    /// The flow's record and which direction of it this packet is. The flow counts as used.
+    #[inline]
+    pub(super) fn find(
+        &mut self,
+        hash: FlowHash,
+        tuple: &Tuple,
+        now: Timestamp,
+    ) -> Option<(Slot, Direction)> {
+        let reversed = tuple.key.reversed();
+        let tag = tag(hash);
+        for bucket_ix in self.places(hash) {
+            let bucket = self.buckets.get_mut(bucket_ix)?;
+            for (way, held) in bucket.tags.iter_mut().enumerate() {
+                if *held != tag {
+                    continue;
+                }
+                let index = bucket_ix.saturating_mul(WAYS).saturating_add(way);
+                let record = self.records.get_mut(index)?;
+                let Some(direction) = record.direction(tuple, &reversed) else { continue };
+                let tick = tick(now);
+                if tick.saturating_sub(record.used) > self.idle_ticks {
+                    *held = 0;
+                    self.occupied = self.occupied.saturating_sub(1);
+                    return None;
+                }
+                record.used = tick;
+                bucket.marks |= 1_u8.wrapping_shl(way as u32);
+                return Some((Slot(index), direction));
+            }
+        }
+        None
+    }
+
+    /// What was chosen for the flow, if that was by the tables of this revision.
+    #[inline]
+    pub(super) fn choice(&self, slot: Slot, revision: u32) -> Option<Choice> {
+        let record = self.records.get(slot.0)?;
+        (record.revision == revision).then(|| record.choice())
+    }
+
+    /// The flow as it began and the path it had, by name, for choosing anew under other tables.
+    pub(super) fn origin(&self, slot: Slot) -> Option<(Tuple, Option<Spi>)> {
+        let record = self.records.get(slot.0)?;
+        let to = (record.to != NO_PORT).then_some(PortId::new(record.to));
+        let spi = if record.path == NO_PATH { None } else { Spi::new(record.spi) };
+        Some((Tuple { key: record.key, from: PortId::new(record.from), to }, spi))
+    }
+
+    /// Replaces what was chosen for a flow.
+    pub(super) fn set(&mut self, slot: Slot, choice: Choice, revision: u32) {
+        if let Some(record) = self.records.get_mut(slot.0) {
+            record.set(choice, revision);
+        }
+    }
+
+    /// Makes this packet the one that began the flow.
+    pub(super) fn turn(&mut self, slot: Slot, tuple: &Tuple, choice: Choice, revision: u32) {
+        if let Some(record) = self.records.get_mut(slot.0) {
+            *record = Record::new(tuple, choice, revision, record.used);
+        }
+    }
+
+    /// Enters a flow that [`find`](FlowTable::find) did not find. True if another one was displaced by it.
+    pub(super) fn enter(
+        &mut self,
+        hash: FlowHash,
+        tuple: &Tuple,
+        choice: Choice,
+        revision: u32,
+        now: Timestamp,
+    ) -> bool {
+        let [first, second] = self.places(hash);
+        let free = |ix: usize| self.buckets.get(ix).map_or(0, Bucket::free);
+        let bucket_ix = if free(second) > free(first) { second } else { first };
+        let Some(bucket) = self.buckets.get_mut(bucket_ix) else { return false };
+        let (way, displaced) = match bucket.tags.iter().position(|tag| *tag == 0) {
+            Some(way) => (way, false),
+            None => (bucket.victim(), true),
+        };
+        let index = bucket_ix.saturating_mul(WAYS).saturating_add(way);
+        if let (Some(held), Some(record)) = (bucket.tags.get_mut(way), self.records.get_mut(index)) {
+            *held = tag(hash);
+            *record = Record::new(tuple, choice, revision, tick(now));
+            self.occupied = self.occupied.saturating_add(usize::from(!displaced));
+        }
+        displaced
+    }
+
+    /// The two buckets of a hash, never the same one.
+    #[inline]
+    fn places(&self, hash: FlowHash) -> [usize; 2] {
+        let count = self.buckets.len();
+        // The high half of a product with 64 bits is an even choice.
+        let place = |bits: u64| (u128::from(bits).wrapping_mul(count as u128) >> 64) as usize;
+        let (first, second) = (place(hash.get()), place(hash.get().rotate_left(32)));
+        if second != first {
+            return [first, second];
+        }
+        let next = first.saturating_add(1);
+        [first, if next < count { next } else { 0 }]
+    }
+}
+
+impl Bucket {
+    fn free(&self) -> usize {
+        self.tags.iter().filter(|tag| **tag == 0).count()
+    }
+
+    /// The record to displace, all being occupied.
+    fn victim(&mut self) -> usize {
+        for _ in 0..WAYS {
+            let way = self.hand;
+            self.hand = way.wrapping_add(1) % WAYS as u8;
+            let mark = 1_u8.wrapping_shl(u32::from(way));
+            if self.marks & mark == 0 {
+                return usize::from(way);
+            }
+            self.marks &= !mark;
+        }
+        usize::from(self.hand)
+    }
+}
+
+impl Record {
+    const FREE: Record = Record {
+        key: FlowKey::NONE,
+        revision: 0,
+        used: 0,
+        path: NO_PATH,
+        spi: 0,
+        from: NO_PORT,
+        to: NO_PORT,
+        chain: NO_CHAIN,
+        plain_both: false,
+    };
+
+    fn new(tuple: &Tuple, choice: Choice, revision: u32, used: u32) -> Record {
+        let to = tuple.to.map_or(NO_PORT, PortId::get);
+        let mut record = Record { key: tuple.key, used, from: tuple.from.get(), to, ..Record::FREE };
+        record.set(choice, revision);
+        record
+    }
+
+    #[inline]
+    fn direction(&self, tuple: &Tuple, reversed: &FlowKey) -> Option<Direction> {
+        let (from, to) = (tuple.from.get(), tuple.to.map_or(NO_PORT, PortId::get));
+        if self.key == tuple.key && (self.from, self.to) == (from, to) {
+            Some(Direction::Forward)
+        } else if self.key == *reversed && (self.from, self.to) == (to, from) && !self.key.is_datagram() {
+            Some(Direction::Reverse)
+        } else {
+            None
+        }
+    }
+
+    fn choice(&self) -> Choice {
+        if self.chain == NO_CHAIN {
+            return Choice::Plain { both: self.plain_both };
+        }
+        let path = (self.path != NO_PATH).then_some(PathIx(self.path));
+        Choice::Chain { chain: ChainIx(self.chain), path: path.zip(Spi::new(self.spi)) }
+    }
+
+    fn set(&mut self, choice: Choice, revision: u32) {
+        self.revision = revision;
+        (self.chain, self.plain_both) = match choice {
+            Choice::Plain { both } => (NO_CHAIN, both),
+            Choice::Chain { chain, .. } => (chain.0, false),
+        };
+        (self.path, self.spi) = match choice {
+            Choice::Chain { path: Some((path, spi)), .. } => (path.0, spi.get()),
+            Choice::Chain { path: None, .. } | Choice::Plain { .. } => (NO_PATH, 0),
+        };
+    }
+}
+
+/// A byte of the hash, never 0. Its bits choose neither bucket as long as there are fewer than 2^20.
+#[inline]
+fn tag(hash: FlowHash) -> u8 {
+    ((hash.get() >> 36) as u8).max(1)
+}
+
+#[inline]
+fn tick(now: Timestamp) -> u32 {
+    u32::try_from(now.as_nanos() >> TICK_SHIFT).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::samples::{VM5, VM6, VM7, seconds};
+    use crate::frame::{Layer4, Protocol};
+
+    const PLAIN: Choice = Choice::Plain { both: false };
+
+    fn tuple(number: u32) -> Tuple {
+        let [a, b, c, d] = number.to_be_bytes();
+        let layer4 = Layer4::Ports { protocol: Protocol::UDP, src: 1, dst: 2 };
+        let key = FlowKey::v4([10, a, b, c].into(), [11, 0, 0, d].into(), layer4, None);
+        Tuple { key, from: VM5, to: Some(VM6) }
+    }
+
+    fn reply(of: &Tuple) -> Tuple {
+        Tuple { key: of.key.reversed(), from: VM6, to: Some(VM5) }
+    }
+
+    fn table(flows: usize) -> FlowTable {
+        FlowTable::new(flows, Duration::from_secs(60), 42)
+    }
+
+    fn enter(flows: &mut FlowTable, tuple: &Tuple, now: u64) -> bool {
+        flows.enter(flows.hash(&tuple.key), tuple, PLAIN, 1, seconds(now))
+    }
+
+    fn find(flows: &mut FlowTable, tuple: &Tuple, now: u64) -> Option<Direction> {
+        flows.find(flows.hash(&tuple.key), tuple, seconds(now)).map(|(_, direction)| direction)
+    }
+
+    #[test]
+    fn a_record_is_a_cache_line() {
+        assert_eq!((size_of::<Record>(), align_of::<Record>()), (64, 64));
+    }
+
+    #[test]
+    fn both_directions_find_one_record() {
+        let mut flows = table(64);
+        let there = tuple(1);
+        assert_eq!(find(&mut flows, &there, 0), None);
+        enter(&mut flows, &there, 0);
+        assert_eq!(find(&mut flows, &there, 0), Some(Direction::Forward));
+        assert_eq!(find(&mut flows, &reply(&there), 0), Some(Direction::Reverse));
+        assert_eq!(flows.len(), 1);
+    }
+
+    #[test]
+    fn a_flow_is_known_by_its_ports_too() {
+        let mut flows = table(64);
+        let there = tuple(1);
+        enter(&mut flows, &there, 0);
+        for other in [
+            Tuple { from: VM7, ..there },
+            Tuple { to: None, ..there },
+            Tuple { to: Some(VM7), ..there },
+            Tuple { from: VM7, ..reply(&there) },
+            Tuple { key: there.key.reversed(), ..there },
+        ] {
+            assert_eq!(find(&mut flows, &other, 0), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn later_fragments_have_no_replies() {
+        let mut flows = table(64);
+        let there = Tuple { key: tuple(1).key.datagram(0x0007_0007), ..tuple(1) };
+        enter(&mut flows, &there, 0);
+        assert_eq!(find(&mut flows, &there, 0), Some(Direction::Forward));
+        assert_eq!(find(&mut flows, &reply(&there), 0), None);
+    }
+
+    #[test]
+    fn what_was_chosen_is_kept() {
+        let mut flows = table(64);
+        let there = tuple(1);
+        enter(&mut flows, &there, 0);
+        let (slot, _) = flows.find(flows.hash(&there.key), &there, seconds(0)).unwrap();
+        let path = Spi::new(7).map(|spi| (PathIx(3), spi));
+        let mut choices = vec![PLAIN, Choice::Plain { both: true }];
+        choices.extend([None, path].map(|path| Choice::Chain { chain: ChainIx(2), path }));
+        for choice in choices {
+            flows.set(slot, choice, 9);
+            assert_eq!(flows.choice(slot, 9), Some(choice));
+            assert_eq!(flows.choice(slot, 8), None, "of other tables");
+        }
+        assert_eq!(flows.origin(slot), Some((there, Spi::new(7))));
+        flows.turn(slot, &reply(&there), PLAIN, 9);
+        assert_eq!(find(&mut flows, &there, 0), Some(Direction::Reverse));
+    }
+
+    #[test]
+    fn an_idle_flow_begins_anew() {
+        let mut flows = table(64);
+        let there = tuple(1);
+        enter(&mut flows, &there, 0);
+        assert_eq!(find(&mut flows, &there, 50), Some(Direction::Forward));
+        assert_eq!(find(&mut flows, &there, 100), Some(Direction::Forward), "used at 50");
+        assert_eq!(find(&mut flows, &there, 200), None);
+        assert_eq!(flows.len(), 0);
+    }
+
+    #[test]
+    fn the_stated_number_of_flows_fits() {
+        let mut flows = table(20_000);
+        assert_eq!(flows.capacity(), 22_504);
+        let displaced = (0..20_000).filter(|number| enter(&mut flows, &tuple(*number), 0)).count();
+        assert!(displaced <= 200, "{displaced} displaced");
+        (20_000..90_000).for_each(|number| {
+            enter(&mut flows, &tuple(number), 0);
+        });
+        let (held, capacity) = (flows.len(), flows.capacity());
+        assert!(held <= capacity && held >= capacity * 99 / 100, "{held} of {capacity}");
+    }
+
+    #[test]
+    fn flows_in_use_outlast_a_flood_of_new_ones() {
+        let mut flows = table(1 << 10);
+        let busy: Vec<Tuple> = (0..100).map(tuple).collect();
+        busy.iter().for_each(|tuple| {
+            enter(&mut flows, tuple, 0);
+        });
+        for number in 1000..41_000 {
+            enter(&mut flows, &tuple(number), 0);
+            // Each busy flow has a packet every 100 new flows.
+            find(&mut flows, &busy[number as usize % 100], 0);
+        }
+        let left = busy.iter().filter(|tuple| find(&mut flows, tuple, 0).is_some()).count();
+        assert!(left >= 99, "{left} of 100 left");
+    }
+
+    #[test]
+    fn the_smallest_table_works() {
+        let mut flows = table(0);
+        for number in 0..1000 {
+            enter(&mut flows, &tuple(number), 0);
+            assert_eq!(find(&mut flows, &tuple(number), 0), Some(Direction::Forward));
+        }
+        assert_eq!(flows.len(), flows.capacity());
+    }
+}

@@ -1,0 +1,308 @@
+//! Everything a packet is decided by, immutable and swapped whole.
+
+use std::sync::Arc;
+
+use nsh::{Si, Spi};
+
+use super::health::Health;
+use super::spec::{Egress, OnFailure, Role, SpecError, TablesSpec};
+use super::tables::Tables;
+use super::{Generation, Hop, PortId};
+use crate::frame::Mac;
+
+/// Tables and health at one instant. Cheap to clone; a worker loads one per batch and decides every packet of the batch
+/// by it.
+///
+/// One lineage per daemon: start from [`Snapshot::default`] and derive every further one from the one before
+/// ([`with_tables`](Snapshot::with_tables), [`with_service`](Snapshot::with_service)), so that revisions never repeat.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub(super) tables: Arc<Tables>,
+    pub(super) health: Arc<Health>,
+    /// Differs whenever `tables` does: what the flow table checks its indices against.
+    pub(super) revision: u32,
+}
+
+/// A path's state, derived from its services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathState<'a> {
+    /// Name of its chain.
+    pub chain: &'a str,
+    /// Its identifier.
+    pub spi: Spi,
+    /// The path of replies.
+    pub reverse_spi: Option<Spi>,
+    /// Its services in order.
+    pub hops: &'a [PortId],
+    /// All of them are usable.
+    pub up: bool,
+}
+
+impl Snapshot {
+    /// The snapshot with other tables. Services that are in both, by number and name, keep their usability; new ones
+    /// are not usable until [`with_service`](Snapshot::with_service) says so.
+    ///
+    /// Generations are not compared here; who takes tables from outside refuses lower ones.
+    ///
+    /// # Errors
+    /// What is wrong with the tables.
+    pub fn with_tables(&self, spec: &TablesSpec) -> Result<Snapshot, SpecError> {
+        let tables = Tables::new(spec)?;
+        let mut usable = vec![false; tables.port_numbers()];
+        for (id, port) in tables.ports() {
+            let same = self.tables.port(id).is_some_and(|old| {
+                old.role == Role::Service && port.role == old.role && port.name == old.name
+            });
+            if let Some(flag) = usable.get_mut(id.index()) {
+                *flag = same && self.health.is_usable(id);
+            }
+        }
+        let health = Health::new(&tables, usable);
+        let revision = self.revision.wrapping_add(1);
+        Ok(Snapshot { tables: Arc::new(tables), health: Arc::new(health), revision })
+    }
+
+    /// The snapshot with one service usable or not. Tables are shared; the state of every path is derived anew, which
+    /// is a fraction of a millisecond for 16 000 paths. A port that is no service changes nothing.
+    #[must_use]
+    pub fn with_service(&self, service: PortId, usable: bool) -> Snapshot {
+        let known = self.role(service) == Some(Role::Service);
+        if !known || self.health.is_usable(service) == usable {
+            return self.clone();
+        }
+        let mut flags = self.health.flags().to_vec();
+        if let Some(flag) = flags.get_mut(service.index()) {
+            *flag = usable;
+        }
+        Snapshot { health: Arc::new(Health::new(&self.tables, flags)), ..self.clone() }
+    }
+
+    /// The generation of the tables.
+    pub fn generation(&self) -> Generation {
+        self.tables.generation
+    }
+
+    /// Whether the service takes tenant packets.
+    pub fn is_usable(&self, service: PortId) -> bool {
+        self.health.is_usable(service)
+    }
+
+    /// Every path and reverse path with its state, chain after chain.
+    pub fn paths(&self) -> impl Iterator<Item = PathState<'_>> {
+        self.tables.paths.iter().map(|(ix, path)| PathState {
+            chain: self.tables.chain(path.chain).map_or("", |chain| &chain.name),
+            spi: path.spi,
+            reverse_spi: path
+                .reverse
+                .filter(|_| !path.is_reverse)
+                .and_then(|reverse| self.tables.paths.get(reverse))
+                .map(|reverse| reverse.spi),
+            hops: self.tables.paths.hops(path),
+            up: self.health.is_up(ix),
+        })
+    }
+
+    /// Whether all services of this path are usable; `None` if there is no such path.
+    pub fn path_is_up(&self, spi: Spi) -> Option<bool> {
+        self.tables.paths.find(spi).map(|ix| self.health.is_up(ix))
+    }
+
+    /// Name, failure policy and egress of every chain.
+    pub fn chains(&self) -> impl Iterator<Item = (&str, OnFailure, Egress)> {
+        self.tables.chains.iter().map(|chain| (&*chain.name, chain.on_failure, chain.egress))
+    }
+
+    /// How many policies there are.
+    pub fn policies(&self) -> usize {
+        self.tables.policies.len()
+    }
+
+    /// The port's name.
+    pub fn port_name(&self, port: PortId) -> Option<&str> {
+        self.tables.port(port).map(|port| &*port.name)
+    }
+
+    /// The port's role.
+    pub fn role(&self, port: PortId) -> Option<Role> {
+        self.tables.port(port).map(|port| port.role)
+    }
+
+    /// The MAC configured on the port.
+    pub fn mac(&self, port: PortId) -> Option<Mac> {
+        self.tables.port(port)?.mac
+    }
+
+    /// The port this MAC is configured on.
+    pub fn owner(&self, mac: Mac) -> Option<PortId> {
+        self.tables.owner(mac)
+    }
+
+    /// Where flooded frames go: every port but services'.
+    pub fn flood_ports(&self) -> &[PortId] {
+        &self.tables.flood
+    }
+
+    /// The path table's entry for (SPI, SI).
+    pub fn hop(&self, spi: Spi, si: Si) -> Option<Hop> {
+        let paths = &self.tables.paths;
+        paths.hop(paths.get(paths.find(spi)?)?, si)
+    }
+
+    /// Where a frame goes on that has passed the hops of path `left` above `si` and was steered onto path `onto`: past
+    /// the hops both have in common, so that no service sees it twice. `None` when the paths part earlier, or the next
+    /// service is not usable either: then it begins at the first hop.
+    pub fn resume(&self, left: Spi, si: Si, onto: Spi) -> Option<(PortId, Si)> {
+        let paths = &self.tables.paths;
+        let (left, onto) = (paths.get(paths.find(left)?)?, paths.get(paths.find(onto)?)?);
+        let passed = left.first_si().get().checked_sub(si.get())?;
+        let common = paths.hops(left).get(..usize::from(passed))?;
+        if paths.hops(onto).get(..usize::from(passed))? != common {
+            return None;
+        }
+        let si = Si::new(onto.first_si().get().checked_sub(passed)?);
+        match paths.hop(onto, si)? {
+            Hop::Service(to) if self.is_usable(to) => Some((to, si)),
+            Hop::Service(_) | Hop::Terminal => None,
+        }
+    }
+
+    /// The (SPI, SI) under which this service port was handed what it now returns as (`spi`, `si`): the same, or one
+    /// more if the SVM decrements. `None` if the path table has no such entry or it is another port's.
+    pub fn received_as(&self, service: PortId, spi: Spi, si: Si) -> Option<Si> {
+        let received = self.tables.port(service)?.si_decrement.received(si)?;
+        (self.hop(spi, received) == Some(Hop::Service(service))).then_some(received)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::samples::*;
+    use crate::chain::{DropReason, PathSpec, PortSpec, Verdict, decide};
+
+    fn states(snapshot: &Snapshot) -> Vec<(u32, bool)> {
+        snapshot.paths().map(|path| (path.spi.get(), path.up)).collect()
+    }
+
+    #[test]
+    fn the_path_table_has_an_entry_for_every_hop_and_the_end() {
+        let snapshot = snapshot(&reference(OnFailure::Block));
+        let hops =
+            |number: u32| (0..=5).map(|index| snapshot.hop(spi(number), si(index))).collect::<Vec<_>>();
+        let service = |port| Some(Hop::Service(port));
+        let end = Some(Hop::Terminal);
+        assert_eq!(hops(1), [end, service(SVM3), service(SVM2), service(SVM1), None, None]);
+        assert_eq!(hops(3), [end, service(SVM3), service(SVM8), service(SVM7), service(SVM1), None]);
+        assert_eq!(hops(103), [end, service(SVM1), service(SVM7), service(SVM8), service(SVM3), None]);
+        assert_eq!(hops(4), [None; 6]);
+    }
+
+    #[test]
+    fn a_service_takes_its_paths_with_it() {
+        let all = snapshot(&reference(OnFailure::Block));
+        assert!(states(&all).iter().all(|(_, up)| *up));
+        assert_eq!(states(&all).iter().map(|(spi, _)| *spi).collect::<Vec<_>>(), [1, 2, 3, 101, 102, 103]);
+        let without = all.with_service(SVM2, false);
+        let up = [(1, false), (2, true), (3, true), (101, false), (102, true), (103, true)];
+        assert_eq!(states(&without), up);
+        assert!(states(&all).iter().all(|(_, up)| *up), "the old snapshot is as it was");
+        assert_eq!(states(&without.with_service(SVM2, true)), states(&all));
+        assert!(Arc::ptr_eq(&all.tables, &without.tables), "tables are shared");
+        assert_eq!(without.path_is_up(spi(1)), Some(false));
+        assert_eq!(without.path_is_up(spi(77)), None);
+    }
+
+    #[test]
+    fn a_port_that_is_no_service_has_no_health() {
+        let all = snapshot(&reference(OnFailure::Block));
+        for port in [VM5, UPLINK, PortId::new(999)] {
+            assert!(!all.with_service(port, true).is_usable(port));
+        }
+    }
+
+    #[test]
+    fn a_service_is_not_usable_before_it_is_said_to_be() {
+        let spec = reference(OnFailure::Block);
+        let fresh = Snapshot::default().with_tables(&spec).unwrap();
+        assert!(states(&fresh).iter().all(|(_, up)| !up));
+    }
+
+    #[test]
+    fn services_keep_their_health_when_tables_change() {
+        let spec = reference(OnFailure::Block);
+        let old = snapshot(&spec).with_service(SVM2, false);
+        let mut next = spec.clone();
+        next.generation = Generation(2);
+        // Another VM at svm4's number is another service.
+        next.ports.iter_mut().find(|port| port.id == SVM4).unwrap().name = "replaced".into();
+        let new = old.with_tables(&next).unwrap();
+        assert_eq!([SVM1, SVM2, SVM4].map(|service| new.is_usable(service)), [true, false, false]);
+        assert_eq!((old.generation(), new.generation()), (Generation(1), Generation(2)));
+    }
+
+    #[test]
+    fn wrong_tables_change_nothing() {
+        let old = snapshot(&reference(OnFailure::Block));
+        let mut wrong = reference(OnFailure::Block);
+        wrong.chains[0].paths[0].hops.clear();
+        assert!(matches!(old.with_tables(&wrong), Err(SpecError::NoHops { .. })));
+        assert_eq!(old.generation(), Generation(1));
+    }
+
+    #[test]
+    fn names_for_reports() {
+        let snapshot = snapshot(&reference(OnFailure::Allow));
+        let first = snapshot.paths().next().unwrap();
+        assert_eq!(
+            (first.chain, first.reverse_spi, first.hops),
+            ("inspect", Some(spi(101)), &[SVM1, SVM2, SVM3][..])
+        );
+        assert_eq!(snapshot.paths().last().unwrap().reverse_spi, None, "a reverse path has none itself");
+        let chains: Vec<_> = snapshot.chains().collect();
+        assert_eq!(chains, [("inspect", OnFailure::Allow, Egress::Direct)]);
+        assert_eq!((snapshot.port_name(SVM1), snapshot.policies()), (Some("Service11"), 1));
+        assert_eq!((snapshot.mac(VM5), snapshot.owner(mac(VM5))), (Some(mac(VM5)), Some(VM5)));
+    }
+
+    /// 16 000 paths and their reverses over 200 services, 200 chains: every path is where its SPI says, and a service
+    /// takes exactly the paths through it.
+    #[test]
+    fn sixteen_thousand_paths() {
+        let service = |i: u32| PortId::new(u16::try_from(10 + i % 200).unwrap());
+        let ports = (0..200).map(|i| PortSpec { mac: None, ..port(service(i), Role::Service) });
+        let chains = (0..200).map(|c: u32| {
+            let path = |p: u32| {
+                let number = c * 80 + p;
+                let hops =
+                    [service(number), service(number * 7 + 1), service(number / 80 + 3), service(p * 3 + 2)];
+                PathSpec {
+                    reverse_spi: Some(spi(1_000_000 + number)),
+                    ..path(number * 37 % 0xFF_FFFF, &hops, 0)
+                }
+            };
+            chain(&format!("c{c}"), OnFailure::Block, (0..80).map(path).collect())
+        });
+        let spec = TablesSpec { ports: ports.collect(), chains: chains.collect(), ..TablesSpec::default() };
+        let all = snapshot(&spec);
+        assert_eq!(all.paths().count(), 32_000);
+        assert!(all.paths().all(|path| path.up));
+        for path in spec.chains.iter().flat_map(|chain| &chain.paths) {
+            for (index, hop) in (1..).zip(path.hops.iter().rev()) {
+                assert_eq!(all.hop(path.spi, si(index)), Some(Hop::Service(*hop)));
+                assert_eq!(all.hop(path.reverse_spi.unwrap(), si(5 - index)), Some(Hop::Service(*hop)));
+            }
+        }
+        let lost = service(5);
+        let without = all.with_service(lost, false);
+        assert!(without.paths().all(|path| path.up != path.hops.contains(&lost)));
+        assert!(without.paths().any(|path| !path.up));
+    }
+
+    #[test]
+    fn the_empty_snapshot_knows_no_port() {
+        let frame = datagram(VM5, VM6, 1, 2);
+        let arrival = decide::Arrival { from: VM5, frame: &frame, now: seconds(1) };
+        let verdict = decide::classify(&Snapshot::default(), &mut steering(), &arrival);
+        assert_eq!(verdict, Verdict::Drop(DropReason::UnknownPort));
+    }
+}

@@ -1,0 +1,129 @@
+//! Ports, chains, paths and policies, resolved and immutable.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::ops::Range;
+
+use super::path::PathTable;
+use super::policy::PolicyTable;
+use super::spec::{Egress, OnFailure, Role, SiDecrement, SpecError, TablesSpec};
+use super::{ChainIx, Generation, PathIx, PortId};
+use crate::frame::Mac;
+
+/// Hashes the keys of tables. They are the operator's, not a guest's, so nothing needs to be secret.
+pub(super) type TableHasher = BuildHasherDefault<ahash::AHasher>;
+
+/// A port as the tables know it.
+#[derive(Clone, Debug)]
+pub(super) struct Port {
+    pub(super) name: Box<str>,
+    pub(super) role: Role,
+    pub(super) mac: Option<Mac>,
+    pub(super) si_decrement: SiDecrement,
+}
+
+/// A chain as the tables know it.
+#[derive(Clone, Debug)]
+pub(super) struct Chain {
+    pub(super) name: Box<str>,
+    pub(super) on_failure: OnFailure,
+    pub(super) egress: Egress,
+    /// Indices of its paths, without reverse ones, in order of preference.
+    pub(super) paths: Range<u32>,
+}
+
+impl Chain {
+    pub(super) fn path_indices(&self) -> impl Iterator<Item = PathIx> + use<> {
+        self.paths.clone().map(PathIx)
+    }
+}
+
+/// The immutable part of a snapshot, shared by all snapshots that differ only in health.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub(super) generation: Generation,
+    ports: Vec<Option<Port>>,
+    macs: HashMap<Mac, PortId, TableHasher>,
+    /// Ports that flooded frames go to: all but service ports.
+    pub(super) flood: Vec<PortId>,
+    pub(super) chains: Vec<Chain>,
+    pub(super) paths: PathTable,
+    pub(super) policies: PolicyTable,
+}
+
+impl Tables {
+    pub(super) fn new(spec: &TablesSpec) -> Result<Tables, SpecError> {
+        spec.check()?;
+        let mut tables = Tables { generation: spec.generation, ..Tables::default() };
+        for port in &spec.ports {
+            tables.add_port(port);
+        }
+        tables.flood.sort_unstable();
+        let mut by_name = HashMap::new();
+        for (number, chain) in (0..).zip(&spec.chains) {
+            let ix = ChainIx(number);
+            by_name.insert(chain.name.as_str(), ix);
+            let paths = tables.paths.add_chain(ix, &chain.paths);
+            tables.chains.push(Chain {
+                name: chain.name.as_str().into(),
+                on_failure: chain.on_failure,
+                egress: chain.egress,
+                paths,
+            });
+        }
+        // check() has seen that every chain is there.
+        let named = spec
+            .policies
+            .iter()
+            .filter_map(|policy| by_name.get(policy.chain.as_str()).map(|chain| (policy, *chain)));
+        tables.policies = PolicyTable::new(named);
+        Ok(tables)
+    }
+
+    fn add_port(&mut self, spec: &super::PortSpec) {
+        let index = spec.id.index();
+        if self.ports.len() <= index {
+            self.ports.resize(index + 1, None);
+        }
+        if let Some(slot) = self.ports.get_mut(index) {
+            *slot = Some(Port {
+                name: spec.name.as_str().into(),
+                role: spec.role,
+                mac: spec.mac,
+                si_decrement: spec.si_decrement,
+            });
+        }
+        if let Some(mac) = spec.mac {
+            self.macs.insert(mac, spec.id);
+        }
+        if spec.role != Role::Service {
+            self.flood.push(spec.id);
+        }
+    }
+
+    #[inline]
+    pub(super) fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(id.index()).and_then(Option::as_ref)
+    }
+
+    /// One more than the greatest port number.
+    pub(super) fn port_numbers(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// Every port, in order of number.
+    pub(super) fn ports(&self) -> impl Iterator<Item = (PortId, &Port)> {
+        (0..).map(PortId::new).zip(&self.ports).filter_map(|(id, port)| Some((id, port.as_ref()?)))
+    }
+
+    /// The port that this MAC is configured on.
+    #[inline]
+    pub(super) fn owner(&self, mac: Mac) -> Option<PortId> {
+        self.macs.get(&mac).copied()
+    }
+
+    #[inline]
+    pub(super) fn chain(&self, ix: ChainIx) -> Option<&Chain> {
+        self.chains.get(ix.index())
+    }
+}
