@@ -1,0 +1,166 @@
+//! One supervisor for each socket: takes connections, one after the other, and serves each until it ends.
+
+use super::datapath::Datapath;
+use super::endpoint::{Endpoint, stopped_within};
+use super::guard::{Ending, Filter, Guard, Offer, Patience};
+use super::net::NetDevice;
+use super::{DeviceSpec, MAX_QUEUE_PAIRS, features, private};
+use crate::ring::MAX_SIZE;
+use log::{info, warn};
+use rustix::event::{EventfdFlags, eventfd};
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use vhost_user_backend::VhostUserDaemon;
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+
+/// Pause after a connection that could not be served for want of something on this host.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// Pause after a connection that ended out of order, so that a broken VMM that comes back at once costs little.
+const DISORDER_PAUSE: Duration = Duration::from_millis(100);
+/// Longest thread name the kernel keeps, without its terminator.
+const THREAD_NAME_LEN: usize = 15;
+
+/// A port's socket being served. Dropping it stops it.
+#[derive(Debug)]
+pub struct Session {
+    stop: Arc<OwnedFd>,
+    supervisor: Option<JoinHandle<()>>,
+}
+
+impl Session {
+    /// Opens the socket and serves it on a thread of its own, until stopped. Connections may come and go any number of
+    /// times.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the specification is out of its bounds; whatever the system says when the socket cannot be
+    /// opened: `AddrInUse` if another process listens there, `AlreadyExists` if the path is taken by another kind of file.
+    pub fn spawn(spec: DeviceSpec, datapath: Arc<dyn Datapath>) -> io::Result<Session> {
+        check(&spec)?;
+        let endpoint = Endpoint::open(&spec.socket, spec.mode)?;
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let supervisor = Supervisor { spec, datapath, endpoint, stop: Arc::clone(&stop) };
+        let name = thread_name("vu", &supervisor.spec.name);
+        let thread = thread::Builder::new().name(name).spawn(move || supervisor.run())?;
+        Ok(Session { stop, supervisor: Some(thread) })
+    }
+
+    /// Ends the connection, if there is one, and closes the socket. Returns when the attachment has been told and the
+    /// threads are gone; that takes no longer than the datapath takes to let go of the rings.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Err(errno) = rustix::io::write(&*self.stop, &1u64.to_ne_bytes()) {
+            warn!("a vhost-user session cannot be told to stop: {errno}");
+            return;
+        }
+        if self.supervisor.take().is_some_and(|thread| thread.join().is_err()) {
+            warn!("a vhost-user session ended by a panic");
+        }
+    }
+}
+
+fn check(spec: &DeviceSpec) -> io::Result<()> {
+    let wrong = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    if !(1..=MAX_QUEUE_PAIRS).contains(&spec.queue_pairs) {
+        return wrong("queue pairs are 1 to 64");
+    }
+    if !spec.max_queue_size.is_power_of_two() || spec.max_queue_size > MAX_SIZE {
+        return wrong("the largest ring is a power of two up to 1024");
+    }
+    if spec.mtu < 68 {
+        return wrong("the MTU is 68 or more");
+    }
+    Ok(())
+}
+
+struct Supervisor {
+    spec: DeviceSpec,
+    datapath: Arc<dyn Datapath>,
+    endpoint: Endpoint,
+    stop: Arc<OwnedFd>,
+}
+
+impl Supervisor {
+    fn run(self) {
+        let port = self.spec.name.as_str();
+        while let Some(vmm) = self.endpoint.next(port, self.stop.as_fd()) {
+            info!(port; "vhost-user connected");
+            self.datapath.connect();
+            let served = self.serve(&vmm);
+            self.datapath.disconnect();
+            // Only now may the VMM see the end: it takes the rings' indices from memory then.
+            drop(vmm);
+            let pause = match served {
+                Ok(Ending::Stopped) => break,
+                Ok(ending) if ending.is_orderly() => {
+                    info!(port; "vhost-user disconnected");
+                    Duration::ZERO
+                }
+                Ok(ending) => {
+                    warn!(port; "vhost-user connection ended: {ending}");
+                    DISORDER_PAUSE
+                }
+                Err(error) => {
+                    warn!(port; "vhost-user connection cannot be served: {error}");
+                    FAILURE_PAUSE
+                }
+            };
+            if !pause.is_zero() && stopped_within(self.stop.as_fd(), pause) {
+                break;
+            }
+        }
+        info!(port; "vhost-user session stopped");
+    }
+
+    /// Serves one connection. When it returns, no thread of the connection is left.
+    fn serve(&self, vmm: &UnixStream) -> io::Result<Ending> {
+        let port = self.spec.name.as_str();
+        let patience = Patience::new(self.stop.as_fd())?;
+        let (ours, mut listener) = private::connection()?;
+        let device = Arc::new(NetDevice::new(&self.spec, Arc::clone(&self.datapath)));
+        let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+        let name = thread_name("vd", port);
+        let mut daemon = device
+            .build(|| VhostUserDaemon::new(name, Arc::clone(&device), memory))
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        daemon.start(&mut listener).map_err(|error| io::Error::other(error.to_string()))?;
+        drop(listener);
+        let filter = Filter::new(self.offer());
+        let ending = Guard { port, vmm, device: &ours, patience, filter, refusals: 0 }.run();
+        let _ = ours.shutdown(Shutdown::Both);
+        let finished = daemon.wait();
+        // The crate's own reason says more than its closed socket.
+        Ok(match (ending, finished) {
+            (Ending::Device(_), Err(error)) => Ending::Failed(error.to_string()),
+            (ending, _) => ending,
+        })
+    }
+
+    fn offer(&self) -> Offer {
+        Offer {
+            features: features::virtio(self.spec.queue_pairs),
+            protocol: features::protocol(),
+            rings: 2 * u32::from(self.spec.queue_pairs),
+            max_ring_size: self.spec.max_queue_size,
+            mtu: self.spec.mtu,
+        }
+    }
+}
+
+/// `vu-port`, cut to what the kernel keeps.
+fn thread_name(role: &str, port: &str) -> String {
+    let mut name = format!("{role}-{port}");
+    while name.len() > THREAD_NAME_LEN {
+        name.pop();
+    }
+    name
+}

@@ -1,0 +1,395 @@
+//! The seam between control and data: what a vhost-user session and the worker that owns the port share.
+//!
+//! ```text
+//! device session (control thread)  ->  Attachment  <-  worker (data)
+//!   start, stop, enable, memory          rings           read and write frames in batches
+//! ```
+//!
+//! Every ring sits behind its own lock. The worker takes it once per batch and never waits for it on the
+//! transmit side: when a control thread wants the ring, the worker passes it over for one round. A control
+//! thread that holds the lock therefore knows that no worker is inside the ring or holds a pointer made from
+//! its memory map; that is the quiescent point a memory change waits for.
+//!
+//! Lock order: a transmit ring before a receive ring, never two receive rings at a time. Only the session's thread and
+//! the worker take these locks: what others want to know of the link is kept beside them, in atomics.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
+
+use crate::ring::{Broken, Layout, RegionMap, RingError, Split};
+use crate::worker::Wake;
+
+/// Everything a ring needs to start (vhost-user `SET_VRING_*`).
+#[derive(Debug)]
+pub struct RingStart {
+    /// Size and guest-physical addresses of the three areas.
+    pub layout: Layout,
+    /// Index of the first available entry to serve.
+    pub next_avail: u16,
+    /// Index of the next used entry to write, as found in the ring.
+    pub next_used: u16,
+    /// Whether `VIRTIO_F_EVENT_IDX` was negotiated.
+    pub event_idx: bool,
+    /// The driver signals here; without it the ring is only polled.
+    pub kick: Option<OwnedFd>,
+    /// We signal the driver here; without it the driver polls.
+    pub call: Option<OwnedFd>,
+    /// We signal here when the ring is broken.
+    pub err: Option<OwnedFd>,
+    /// `SET_VRING_ENABLE` state at the start.
+    pub enabled: bool,
+}
+
+/// Where a stopped ring stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingPosition {
+    /// Next available entry that was not served.
+    pub next_avail: u16,
+    /// Next used entry that was not written.
+    pub next_used: u16,
+}
+
+/// One ring of a port and the descriptors that go with it.
+#[derive(Default)]
+pub struct RingSlot {
+    split: Option<Split>,
+    enabled: bool,
+    broken: Option<Broken>,
+    kick: Option<OwnedFd>,
+    call: Option<OwnedFd>,
+    err: Option<OwnedFd>,
+}
+
+impl fmt::Debug for RingSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RingSlot").field("running", &self.is_running()).field("broken", &self.broken).finish()
+    }
+}
+
+impl RingSlot {
+    /// The ring, when it is started, enabled and not broken.
+    pub fn split(&mut self) -> Option<&mut Split> {
+        if self.enabled && self.broken.is_none() { self.split.as_mut() } else { None }
+    }
+
+    /// Whether frames may pass.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.enabled && self.broken.is_none() && self.split.is_some()
+    }
+
+    /// Why the ring was given up, if it was.
+    #[must_use]
+    pub fn broken(&self) -> Option<&Broken> {
+        self.broken.as_ref()
+    }
+
+    /// Signals the driver that used entries were written.
+    pub fn call(&self) {
+        signal(self.call.as_ref());
+    }
+}
+
+/// Adds one to an eventfd. It is non-blocking, and a full or closed one says all it can say already.
+fn signal(fd: Option<&OwnedFd>) {
+    if let Some(fd) = fd {
+        let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
+    }
+}
+
+/// A ring's place on its port.
+#[derive(Debug, Default)]
+struct Ring {
+    slot: Mutex<RingSlot>,
+    /// [`RingSlot::is_running`], written under the lock.
+    running: AtomicBool,
+}
+
+/// The shared state of one port. Lives as long as the port, across any number of connections.
+#[derive(Debug)]
+pub struct Attachment {
+    rings: Box<[Ring]>,
+    memory: Mutex<Arc<RegionMap>>,
+    connected: AtomicBool,
+    features: AtomicU64,
+    /// Control threads that want a ring.
+    waiting: AtomicU32,
+    /// Moves with every control change; the worker compares it once a round.
+    changes: AtomicU64,
+    /// Times a running ring stopped, while the VMM was there.
+    stops: AtomicU64,
+    /// Hang-ups so far.
+    hang_ups: AtomicU64,
+    wake: Arc<Wake>,
+}
+
+/// What the worker needs to know of the link after a change. The two counts tell a stop that was followed by
+/// a start from no stop at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Link {
+    /// A VMM is on the socket.
+    pub connected: bool,
+    /// Both rings of the first pair are started, enabled and whole.
+    pub running: bool,
+    /// Times a running ring stopped while the VMM was there: by a message, or because it broke.
+    pub stops: u64,
+    /// Times the VMM hung up.
+    pub hang_ups: u64,
+}
+
+impl Attachment {
+    /// A port of `queue_pairs` pairs whose worker sleeps on `wake`.
+    #[must_use]
+    pub fn new(queue_pairs: usize, wake: Arc<Wake>) -> Self {
+        Self {
+            rings: (0..queue_pairs * 2).map(|_| Ring::default()).collect(),
+            memory: Mutex::new(RegionMap::empty()),
+            connected: AtomicBool::new(false),
+            features: AtomicU64::new(0),
+            waiting: AtomicU32::new(0),
+            changes: AtomicU64::new(0),
+            stops: AtomicU64::new(0),
+            hang_ups: AtomicU64::new(0),
+            wake,
+        }
+    }
+
+    /// Number of queue pairs.
+    #[must_use]
+    pub fn queue_pairs(&self) -> usize {
+        self.rings.len() / 2
+    }
+
+    // ---- control side -------------------------------------------------------------------------------
+
+    /// A VMM is on the socket.
+    pub fn connect(&self) {
+        self.connected.store(true, Ordering::Release);
+        self.changed();
+    }
+
+    /// The VMM is gone: stops every ring and forgets memory, descriptors and features.
+    pub fn disconnect(&self) {
+        self.connected.store(false, Ordering::Release);
+        // Unmapping a guest takes long, so the last reference to its memory must not go while a ring is locked.
+        let memory = self.replace_memory(RegionMap::empty());
+        for index in 0..self.rings.len() {
+            drop(self.with_ring(index, std::mem::take));
+        }
+        drop(memory);
+        self.features.store(0, Ordering::Release);
+        self.hang_ups.fetch_add(1, Ordering::AcqRel);
+        self.changed();
+    }
+
+    /// Virtio features the driver acknowledged.
+    pub fn set_features(&self, acked: u64) {
+        self.features.store(acked, Ordering::Release);
+        self.changed();
+    }
+
+    /// Replaces the memory map. Returns when no worker uses the old one; running rings are retranslated, and
+    /// one that the new map does not hold stops.
+    ///
+    /// # Errors
+    /// The first ring that does not lie in the new map. The map is replaced all the same.
+    pub fn set_memory(&self, mem: &Arc<RegionMap>) -> Result<(), RingError> {
+        // As in `disconnect`: kept until no ring is locked.
+        let old = self.replace_memory(Arc::clone(mem));
+        let mut result = Ok(());
+        for index in 0..self.rings.len() {
+            let remapped = self.with_ring(index, |slot| {
+                let Some(split) = slot.split.as_mut() else { return Ok(()) };
+                split.remap(Arc::clone(mem)).inspect_err(|_| {
+                    self.count_stop(slot);
+                    slot.split = None;
+                    signal(slot.err.as_ref());
+                })
+            });
+            result = result.and(remapped.unwrap_or(Ok(())));
+        }
+        drop(old);
+        self.changed();
+        result
+    }
+
+    fn replace_memory(&self, mem: Arc<RegionMap>) -> Arc<RegionMap> {
+        std::mem::replace(&mut lock(&self.memory), mem)
+    }
+
+    /// Starts ring `index` (2i receives, 2i+1 transmits, as the guest sees it; virtio 1.2 section 5.1.2).
+    ///
+    /// # Errors
+    /// The layout does not lie in the memory map or breaks the rules of virtio 1.2 section 2.7. An index beyond
+    /// the port's rings is ignored: the guard has refused it before.
+    pub fn start_ring(&self, index: usize, start: RingStart) -> Result<(), RingError> {
+        let mem = Arc::clone(&lock(&self.memory));
+        let mut split = Split::new(mem, start.layout, start.next_avail, start.next_used, start.event_idx)?;
+        if index.is_multiple_of(2) {
+            // Nobody listens to a receive ring: its buffers are looked for when there is a frame for them.
+            split.disarm();
+        }
+        let fresh = RingSlot {
+            split: Some(split),
+            enabled: start.enabled,
+            broken: None,
+            kick: start.kick,
+            call: start.call,
+            err: start.err,
+        };
+        drop(self.with_ring(index, |slot| {
+            self.count_stop(slot);
+            std::mem::replace(slot, fresh)
+        }));
+        self.changed();
+        Ok(())
+    }
+
+    /// `SET_VRING_ENABLE`.
+    pub fn enable_ring(&self, index: usize, enabled: bool) {
+        self.with_ring(index, |slot| {
+            if !enabled {
+                self.count_stop(slot);
+            }
+            slot.enabled = enabled;
+        });
+        self.changed();
+    }
+
+    /// Stops a ring; returns when the worker no longer touches it. `None` when it was not started.
+    pub fn stop_ring(&self, index: usize) -> Option<RingPosition> {
+        let split = self.with_ring(index, |slot| {
+            self.count_stop(slot);
+            slot.broken = None;
+            slot.kick = None;
+            slot.call = None;
+            slot.split.take()
+        });
+        self.changed();
+        split
+            .flatten()
+            .map(|split| RingPosition { next_avail: split.next_avail(), next_used: split.next_used() })
+    }
+
+    /// A ring that runs is about to stop.
+    fn count_stop(&self, slot: &RingSlot) {
+        if slot.is_running() {
+            self.stops.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Replaces the kick descriptor.
+    pub fn set_kick(&self, index: usize, fd: Option<OwnedFd>) {
+        self.with_ring(index, |slot| slot.kick = fd);
+        self.changed();
+    }
+
+    /// Replaces the call descriptor, and signals the new one once: what was used before would else wait.
+    pub fn set_call(&self, index: usize, fd: Option<OwnedFd>) {
+        self.with_ring(index, |slot| {
+            slot.call = fd;
+            if slot.split.is_some() {
+                slot.call();
+            }
+        });
+        self.changed();
+    }
+
+    /// Replaces the error descriptor.
+    pub fn set_err(&self, index: usize, fd: Option<OwnedFd>) {
+        self.with_ring(index, |slot| slot.err = fd);
+        self.changed();
+    }
+
+    /// Changes ring `index` while no worker is in it; `None` if there is no such ring. Whoever calls this calls
+    /// [`changed`](Self::changed) afterwards: a worker that found the ring taken may be about to sleep.
+    fn with_ring<T>(&self, index: usize, change: impl FnOnce(&mut RingSlot) -> T) -> Option<T> {
+        let ring = self.rings.get(index)?;
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let mut slot = lock(&ring.slot);
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+        let changed = change(&mut slot);
+        ring.running.store(slot.is_running(), Ordering::Release);
+        Some(changed)
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.wake.wake();
+    }
+
+    // ---- data side ----------------------------------------------------------------------------------
+
+    /// Moves with every control change.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Whether the driver takes frames in several buffers (`VIRTIO_NET_F_MRG_RXBUF`).
+    #[must_use]
+    pub fn is_mergeable(&self) -> bool {
+        self.features.load(Ordering::Relaxed) & (1 << VIRTIO_NET_F_MRG_RXBUF) != 0
+    }
+
+    /// The transmit ring of a pair; `None` while a control thread wants it.
+    #[must_use]
+    pub fn transmit(&self, pair: usize) -> Option<MutexGuard<'_, RingSlot>> {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            return None;
+        }
+        match self.rings.get(pair * 2 + 1)?.slot.try_lock() {
+            Ok(slot) => Some(slot),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// The receive ring of a pair. Waits for a control thread, which holds it for the length of a few stores.
+    #[must_use]
+    pub fn receive(&self, pair: usize) -> Option<MutexGuard<'_, RingSlot>> {
+        self.rings.get(pair * 2).map(|ring| lock(&ring.slot))
+    }
+
+    /// Gives ring `index`, which the worker holds as `slot`, up until the driver sets it up anew, and tells the VMM
+    /// through the error descriptor.
+    pub fn mark_broken(&self, index: usize, slot: &mut RingSlot, why: Broken) {
+        self.count_stop(slot);
+        slot.broken = Some(why);
+        signal(slot.err.as_ref());
+        if let Some(ring) = self.rings.get(index) {
+            ring.running.store(false, Ordering::Release);
+        }
+        self.changed();
+    }
+
+    /// The state of the link.
+    #[must_use]
+    pub fn link(&self) -> Link {
+        let mut first_pair = self.rings.iter().take(2);
+        Link {
+            connected: self.connected.load(Ordering::Acquire),
+            running: first_pair.all(|ring| ring.running.load(Ordering::Acquire)),
+            stops: self.stops.load(Ordering::Acquire),
+            hang_ups: self.hang_ups.load(Ordering::Acquire),
+        }
+    }
+
+    /// A copy of the kick descriptor of a transmit ring, for the worker to sleep on.
+    #[must_use]
+    pub fn transmit_kick(&self, pair: usize) -> Option<OwnedFd> {
+        lock(&self.rings.get(pair * 2 + 1)?.slot).kick.as_ref()?.try_clone().ok()
+    }
+}
+
+/// A poisoned lock only says that another thread panicked; the ring's own checks still hold.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,326 @@
+//! The proxy of a service port: hands frames to the service VM with a query now and then, takes its answers,
+//! and sends what the service let through on to the next hop (¶40–48).
+
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
+
+use nsh::{
+    ActiveOam, Context, ETHERNET_LEN, Ethernet, NextProtocol, NshError, NshMut, NshView, Origin, QueryKind,
+    Reason, Si, Spi, Ttl,
+};
+
+use super::classifier::{Basis, deliver, steer};
+use super::{LinkChange, Outgoing, ServiceStatus, To};
+use crate::chain::{self, DropReason, Hop, PortId, Return, Snapshot, Verdict};
+use crate::liveness::{Query, Session, Timestamp};
+use crate::ring::{Chain, DriverMark};
+use crate::telemetry::Discard;
+
+/// The position in probes to a service VM that is on no path.
+const NOWHERE: (Spi, Si) = match Spi::new(0) {
+    Some(zero) => (zero, Si::new(u8::MAX)),
+    None => (Spi::MAX, Si::new(u8::MAX)),
+};
+/// How soon the status is shown when someone was reading it.
+const SHOW_AGAIN: Duration = Duration::from_millis(1);
+
+/// The proxy's state for one service VM.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) session: Session,
+    /// Number of the last frame handed over.
+    serial: u16,
+    /// The service VM's address.
+    mac: [u8; 6],
+    /// The address frames come to it from.
+    source: [u8; 6],
+    /// The driver's mark when it last moved, and how far its used ring was filled then.
+    driver: Option<(DriverMark, u16)>,
+    /// Where in its paths the last probe stood: its answer names the same place.
+    probed: (Spi, Si),
+    status: Arc<Mutex<ServiceStatus>>,
+    /// When the status is shown next.
+    status_at: Timestamp,
+    /// Someone read the status when it should have changed.
+    overdue: bool,
+}
+
+/// What a service VM's frame turned out to be.
+enum Taken {
+    /// A response without a frame.
+    Bare,
+    /// A frame with an NSH.
+    Data { verdict: Verdict, spi: Spi, origin: Option<Origin>, outer: usize, inner: NextProtocol },
+}
+
+impl Proxy {
+    /// A proxy that sends from `source` to the service VM at `mac`.
+    pub(crate) fn new(
+        session: Session,
+        mac: [u8; 6],
+        source: [u8; 6],
+        status: Arc<Mutex<ServiceStatus>>,
+    ) -> Self {
+        Self {
+            session,
+            serial: 0,
+            mac,
+            source,
+            driver: None,
+            probed: NOWHERE,
+            status,
+            status_at: Timestamp::from_nanos(0),
+            overdue: false,
+        }
+    }
+
+    /// Takes a frame the service VM sent: its response to a query; and gives where the frame itself goes.
+    ///
+    /// # Errors
+    /// Why it goes nowhere.
+    pub(crate) fn take(
+        &mut self,
+        basis: &mut Basis<'_>,
+        from: PortId,
+        chain: &Chain<'_>,
+        out: &mut Outgoing,
+    ) -> Result<To, Discard> {
+        out.load(chain, 0);
+        let Taken::Data { verdict, spi, origin, outer, inner } = self.open(basis, from, chain, out)? else {
+            return Ok(To::Consumed);
+        };
+        match verdict {
+            Verdict::Forward { to, si, ttl } => {
+                let len = out.len();
+                forwarded(out.head_mut(), len, si, ttl).map_err(|_| Discard::BadNsh)?;
+                Ok(To::Service(to))
+            }
+            Verdict::Drop(reason) => Err(Discard::Chain(reason)),
+            _ if inner != NextProtocol::ETHERNET => Err(Discard::BadNsh),
+            Verdict::Reflect { si, .. } => {
+                let classifier = origin
+                    .filter(|origin| origin.host == basis.host)
+                    .ok_or(Discard::Chain(DropReason::ServiceDown))?;
+                out.strip(outer, chain);
+                out.reflected = true;
+                let to = steer(basis, PortId::new(classifier.port), out)?;
+                // A plain frame has no NSH to go on with; what the tenant sends is never taken for one.
+                let on_path = matches!(to, To::Service(_));
+                Ok(on_path.then(|| resumed(basis.snapshot, (spi, si), out)).flatten().unwrap_or(to))
+            }
+            // The chain ends here; plain delivery is no verdict about a frame with an NSH.
+            Verdict::Strip | Verdict::Deliver(_) | Verdict::Flood { .. } | Verdict::Push { .. } => {
+                out.strip(outer, chain);
+                deliver(basis, out)
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        basis: &mut Basis<'_>,
+        from: PortId,
+        chain: &Chain<'_>,
+        out: &mut Outgoing,
+    ) -> Result<Taken, Discard> {
+        let (ethernet, _) = Ethernet::parse(out.head()).map_err(|_| Discard::Malformed)?;
+        if ethernet.ethertype != nsh::ETHERTYPE {
+            return Err(Discard::NotNsh);
+        }
+        if view_of(out).is_err_and(|error| error.reason == Reason::OutsidePrefix) {
+            out.widen(chain);
+        }
+        let view = view_of(out).map_err(|_| Discard::BadNsh)?;
+        // Only of these types does RFC 8300 section 2.2 let a forwarder pass a packet on; of type 2 each TLV has to fit.
+        if !view.md_type().is_supported() || view.metadata().any(|tlv| tlv.is_err()) {
+            return Err(Discard::BadNsh);
+        }
+        let context = view.livepath().map_err(|_| Discard::BadContext)?;
+        if view.next_protocol() == NextProtocol::ACTIVE_OAM {
+            let Some(ActiveOam::BareResponse(context)) = ActiveOam::recognise(&view) else {
+                return Err(Discard::BadContext);
+            };
+            self.bare(basis, from, &view, &context)?;
+            return Ok(Taken::Bare);
+        }
+        let returned = Return { from, spi: view.spi(), si: view.si(), ttl: view.ttl() };
+        let verdict = chain::forward(basis.snapshot, basis.steering, &returned);
+        if let (Some(context), false) = (context, matches!(verdict, Verdict::Drop(_))) {
+            self.fence(basis.now, &context)?;
+        }
+        let origin = context.map(|context| context.origin);
+        let outer = ETHERNET_LEN + view.length();
+        Ok(Taken::Data { verdict, spi: view.spi(), origin, outer, inner: view.next_protocol() })
+    }
+
+    /// A response without a frame; it carries the service index as it came, whoever decrements.
+    fn bare(
+        &mut self,
+        basis: &Basis<'_>,
+        from: PortId,
+        view: &NshView<'_>,
+        context: &Context,
+    ) -> Result<(), Discard> {
+        let at = (view.spi(), view.si());
+        if at != self.probed && basis.snapshot.hop(at.0, at.1) != Some(Hop::Service(from)) {
+            return Err(Discard::Chain(DropReason::ForeignPath));
+        }
+        self.session.response(basis.now, context.epoch, context.seq, context.dropped);
+        Ok(())
+    }
+
+    /// Takes the response off a data frame, unless the frame was handed over in an earlier life of the session:
+    /// then what was in flight has been steered anew, or given up, and the late copy is discarded.
+    fn fence(&mut self, now: Timestamp, context: &Context) -> Result<(), Discard> {
+        if context.query == QueryKind::Resp {
+            self.session.response(now, context.epoch, context.seq, context.dropped);
+        }
+        if context.epoch != self.session.epoch() {
+            return Err(Discard::Stale);
+        }
+        self.session.data(now);
+        Ok(())
+    }
+
+    /// Completes the header of a frame of `len` bytes that is about to be handed to the service VM: addresses,
+    /// serial number and, when one is due, the query (¶43). Gives the query, so that it can be taken back if the
+    /// ring is full.
+    ///
+    /// # Errors
+    /// The frame carries no NSH. One whose metadata is not ours to write keeps it and carries no query.
+    pub(crate) fn seal(
+        &mut self,
+        now: Timestamp,
+        head: &mut [u8],
+        len: usize,
+    ) -> Result<Option<Query>, NshError> {
+        // Fails for a frame that is shorter than its addresses.
+        Ethernet::parse(head)?;
+        let (outer, rest) = head.split_at_mut(ETHERNET_LEN);
+        outer.copy_from_slice(
+            &Ethernet { dst: self.mac, src: self.source, ethertype: nsh::ETHERTYPE }.to_bytes(),
+        );
+        let mut header = NshMut::parse_prefix(rest, len.saturating_sub(ETHERNET_LEN))?;
+        let Some(bytes) = header.context_mut() else { return Ok(None) };
+        let Some(mut context) = Context::parse(bytes)? else { return Ok(None) };
+        let query = self.session.query(now);
+        context.query = if query.is_some() { QueryKind::Ping } else { QueryKind::None };
+        context.dropped = false;
+        context.epoch = self.session.epoch();
+        if let Some(query) = query {
+            context.seq = query.seq;
+        }
+        context.serial = self.next_serial();
+        *bytes = context.to_bytes();
+        Ok(query)
+    }
+
+    /// A probe, on the first position of any path that `from` serves.
+    pub(crate) fn probe(&mut self, snapshot: &Snapshot, from: PortId, query: Query) -> [u8; nsh::ENCAP_LEN] {
+        self.probed = position(snapshot, from);
+        let (spi, si) = self.probed;
+        let serial = self.next_serial();
+        let context = Context { epoch: query.epoch, seq: query.seq, serial, ..Context::default() };
+        nsh::probe(self.mac, self.source, spi, si, &context)
+    }
+
+    fn next_serial(&mut self) -> u16 {
+        self.serial = self.serial.wrapping_add(1);
+        self.serial
+    }
+
+    /// What became of the link.
+    pub(crate) fn follow(&mut self, change: LinkChange, now: Timestamp) {
+        if change.hung_up {
+            self.session.detached(now);
+        } else if change.stopped {
+            self.session.rings_stopped(now);
+        }
+        if change.came_up {
+            self.driver = None;
+            self.session.attached(now);
+        }
+    }
+
+    /// Whether frames lie in the receive ring that a driver at work would have taken: some were added since it
+    /// last gave a sign of life.
+    pub(crate) fn driver_pending(&mut self, mark: DriverMark, next_used: u16) -> bool {
+        match self.driver {
+            Some((last, used)) if last == mark => used != next_used,
+            _ => {
+                self.driver = Some((mark, next_used));
+                false
+            }
+        }
+    }
+
+    /// Shows the session's state to whoever asks for it, at once.
+    pub(crate) fn publish(&mut self, now: Timestamp) {
+        match self.status.try_lock() {
+            Ok(mut status) => *status = ServiceStatus::of(&self.session),
+            Err(TryLockError::Poisoned(poisoned)) => {
+                *poisoned.into_inner() = ServiceStatus::of(&self.session);
+            }
+            Err(TryLockError::WouldBlock) => {
+                self.overdue = true;
+                self.status_at = now + SHOW_AGAIN;
+                return;
+            }
+        }
+        self.overdue = false;
+        self.status_at = now + ServiceStatus::REFRESH;
+    }
+
+    /// The same, when it has not been done for a while.
+    pub(crate) fn publish_if_old(&mut self, now: Timestamp) {
+        if now >= self.status_at {
+            self.publish(now);
+        }
+    }
+
+    /// When the worker must be awake for this service VM.
+    pub(crate) fn deadline(&self) -> Timestamp {
+        let deadline = self.session.deadline();
+        if self.overdue { deadline.min(self.status_at) } else { deadline }
+    }
+}
+
+/// The NSH of a frame, as far as the private copy holds it.
+fn view_of(out: &Outgoing) -> Result<NshView<'_>, NshError> {
+    let rest = out.head().get(ETHERNET_LEN..).unwrap_or_default();
+    NshView::parse_prefix(rest, out.len().saturating_sub(ETHERNET_LEN))
+}
+
+/// A position (SPI, SI) at which the service port stands: what a probe carries. A service VM that is on no path is
+/// probed all the same, on SPI 0.
+fn position(snapshot: &Snapshot, service: PortId) -> (Spi, Si) {
+    let on_path = snapshot.paths().find_map(|path| {
+        let behind = path.hops.iter().rev().position(|hop| *hop == service)?;
+        Some((path.spi, Si::new(u8::try_from(behind + 1).ok()?)))
+    });
+    on_path.unwrap_or(NOWHERE)
+}
+
+/// A frame that left path `left` before its hop `si` and was steered anew goes on past the hops that both paths have
+/// in common, so that no service sees it twice and it keeps its place in its flow.
+fn resumed(snapshot: &Snapshot, left: (Spi, Si), out: &mut Outgoing) -> Option<To> {
+    let len = out.len();
+    let rest = out.head_mut().get_mut(ETHERNET_LEN..)?;
+    let mut header = NshMut::parse_prefix(rest, len.checked_sub(ETHERNET_LEN)?).ok()?;
+    let (to, si) = snapshot.resume(left.0, left.1, header.spi())?;
+    header.set_si(si);
+    Some(To::Service(to))
+}
+
+/// Writes what a forwarder changes: service index and time to live (RFC 8300 section 2.2).
+fn forwarded(head: &mut [u8], len: usize, si: Si, ttl: Ttl) -> Result<(), NshError> {
+    let rest = head.get_mut(ETHERNET_LEN..).unwrap_or_default();
+    let mut header = NshMut::parse_prefix(rest, len.saturating_sub(ETHERNET_LEN))?;
+    header.set_si(si);
+    header.set_ttl(ttl);
+    header.clear_query();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! How a worker waits when there is nothing to do.
+//!
+//! Kick descriptors are watched edge-triggered and never read: a guest or VMM can neither block the worker with
+//! a descriptor that is not what it seems nor keep it busy with one that stays readable.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+
+use super::Wake;
+
+const WAKE: u64 = u64::MAX;
+/// The longest sleep in which no kick is heard, should the system refuse the other kind.
+const BLIND: Duration = Duration::from_micros(200);
+
+/// The descriptors a sleeping worker listens to.
+#[derive(Debug)]
+pub(super) struct Sleeper {
+    epoll: OwnedFd,
+    wake: Arc<Wake>,
+    /// By port; our own copies, so that they can be taken out of the epoll set again.
+    kicks: BTreeMap<usize, Vec<OwnedFd>>,
+}
+
+impl Sleeper {
+    pub(super) fn new(wake: Arc<Wake>) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, wake.as_fd(), epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        Ok(Self { epoll, wake, kicks: BTreeMap::new() })
+    }
+
+    /// Listens to `kicks` for the port numbered `port`, and no longer to those given before.
+    pub(super) fn watch(&mut self, port: usize, kicks: Vec<OwnedFd>) {
+        for old in self.kicks.remove(&port).into_iter().flatten() {
+            let _ = epoll::delete(&self.epoll, &old);
+        }
+        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        for kick in &kicks {
+            if let Err(error) = epoll::add(&self.epoll, kick, epoll::EventData::new_u64(port as u64), edge) {
+                // The ring is still served, only a sleeping worker will not hear of it in time.
+                log::warn!(port; "cannot listen to a kick descriptor: {error}");
+            }
+        }
+        self.kicks.insert(port, kicks);
+    }
+
+    /// Sleeps until a kick, a wake or the end of `limit`.
+    pub(super) fn sleep(&self, limit: Duration) {
+        let timeout = Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(limit.subsec_nanos()),
+        };
+        let mut events = [const { std::mem::MaybeUninit::uninit() }; 16];
+        match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
+            Ok((events, _)) => {
+                for event in events {
+                    if event.data.u64() == WAKE {
+                        self.wake.clear();
+                    }
+                }
+            }
+            Err(Errno::INTR) => {}
+            // Kernels before 5.11 know whole milliseconds only. Without any sleep the loop would burn a core.
+            Err(_) => std::thread::sleep(limit.min(BLIND)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{EventfdFlags, eventfd};
+    use std::time::Instant;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn kick() -> OwnedFd {
+        eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap()
+    }
+
+    fn signal(fd: &OwnedFd) {
+        rustix::io::write(fd, &1u64.to_ne_bytes()).unwrap();
+    }
+
+    #[test]
+    fn a_kick_or_a_wake_ends_the_sleep() {
+        let wake = Arc::new(Wake::new().unwrap());
+        let mut sleeper = Sleeper::new(Arc::clone(&wake)).unwrap();
+        let fd = kick();
+        sleeper.watch(0, vec![fd.try_clone().unwrap()]);
+        let start = Instant::now();
+        signal(&fd);
+        sleeper.sleep(LONG);
+        wake.wake();
+        sleeper.sleep(LONG);
+        signal(&fd);
+        sleeper.sleep(LONG);
+        assert!(start.elapsed() < LONG);
+    }
+
+    #[test]
+    fn a_descriptor_that_stays_readable_does_not_keep_the_worker_awake() {
+        let mut sleeper = Sleeper::new(Arc::new(Wake::new().unwrap())).unwrap();
+        let fd = kick();
+        signal(&fd);
+        sleeper.watch(0, vec![fd.try_clone().unwrap()]);
+        sleeper.sleep(LONG);
+        let start = Instant::now();
+        sleeper.sleep(Duration::from_millis(20));
+        assert!(start.elapsed() >= Duration::from_millis(20), "woken by a signal that was there before");
+    }
+
+    #[test]
+    fn a_port_that_is_watched_anew_is_no_longer_woken_by_its_old_kick() {
+        let mut sleeper = Sleeper::new(Arc::new(Wake::new().unwrap())).unwrap();
+        let (old, new) = (kick(), kick());
+        sleeper.watch(3, vec![old.try_clone().unwrap()]);
+        sleeper.watch(3, vec![new.try_clone().unwrap()]);
+        signal(&old);
+        let start = Instant::now();
+        sleeper.sleep(Duration::from_millis(20));
+        assert!(start.elapsed() >= Duration::from_millis(20), "the old kick still wakes");
+    }
+}
