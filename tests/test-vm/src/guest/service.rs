@@ -1,0 +1,232 @@
+//! A service VM: answers queries and forwards, drops or keeps packets, as `service-vm` does on a real one.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::Duration;
+
+use nsh::{ETHERNET_LEN, Epoch, NshMut, Seq, Si, Spi};
+use service_vm::{Answer, Outcome, Responder};
+
+pub use service_vm::{Counters as ServiceCounters, Service};
+
+use super::{Fault, Guest, Life};
+use crate::{BATCH, Error, Options, Pair, TestVm};
+
+/// Answers held back at most by [`Fault::Delay`]; further ones are lost.
+const MAX_HELD: usize = 1 << 16;
+
+/// A guest that performs a service.
+#[derive(Debug)]
+pub struct ServiceGuest {
+    life: Life,
+    work: Work,
+}
+
+/// Everything but the machine, so that rings and service can be borrowed side by side.
+#[derive(Debug)]
+struct Work {
+    responder: Responder,
+    service: Service,
+    counters: ServiceCounters,
+    swallowed: u64,
+    held: VecDeque<(Duration, Vec<u8>)>,
+    spare: Vec<Vec<u8>>,
+    scratch: Vec<u8>,
+}
+
+impl ServiceGuest {
+    /// Attaches a service VM. With `si_decrement` the service decrements SI, otherwise the proxy does. Frames to other
+    /// addresses than `options.mac` are ignored.
+    pub fn attach(
+        socket: &Path,
+        options: Options,
+        service: Service,
+        si_decrement: bool,
+    ) -> Result<ServiceGuest, Error> {
+        let responder = Responder { mac: Some(options.mac), si_decrement };
+        let work = Work::new(responder, service);
+        Ok(ServiceGuest { life: Life::attach(socket, options)?, work })
+    }
+
+    /// What became of the frames the service saw.
+    pub fn counters(&self) -> ServiceCounters {
+        self.work.counters
+    }
+
+    /// Frames a hung service left unanswered, and answers that could not be held back or sent.
+    pub fn swallowed(&self) -> u64 {
+        self.work.swallowed
+    }
+
+    /// Replaces the service.
+    pub fn set_service(&mut self, service: Service) {
+        self.work.service = service;
+    }
+
+    /// The machine with its fault and connection.
+    pub fn life(&mut self) -> &mut Life {
+        &mut self.life
+    }
+}
+
+impl Guest for ServiceGuest {
+    fn step(&mut self, now: Duration) -> usize {
+        if !self.life.runs(now) {
+            return 0;
+        }
+        let fault = self.life.fault();
+        let mut done = 0;
+        for pair in self.life.vm().pairs() {
+            done += self.work.serve(pair, fault, now);
+        }
+        done
+    }
+
+    fn inject(&mut self, fault: Fault, now: Duration) -> Result<(), Error> {
+        if matches!(fault, Fault::Kill | Fault::Reset) {
+            self.work.held.clear();
+        }
+        self.life.inject(fault, now)
+    }
+
+    fn fault(&self) -> Fault {
+        self.life.fault()
+    }
+
+    fn vm(&mut self) -> &mut TestVm {
+        self.life.vm()
+    }
+}
+
+impl Work {
+    fn new(responder: Responder, service: Service) -> Work {
+        Work {
+            responder,
+            service,
+            counters: ServiceCounters::default(),
+            swallowed: 0,
+            held: VecDeque::new(),
+            spare: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    fn serve(&mut self, pair: &mut Pair, fault: Fault, now: Duration) -> usize {
+        let Pair { rx, tx } = pair;
+        if tx.free() < 2 * BATCH {
+            tx.reap();
+        }
+        let released = self.release(tx, now);
+        // No frame is taken that could not be answered, twice if need be.
+        let limit = tx.free() / 2;
+        let taken = rx.receive_with_header(limit, |_, frame| match fault {
+            Fault::Hang => self.swallowed += 1,
+            Fault::Delay(by) => self.hold(frame, now + by),
+            Fault::Duplicate => self.answer_twice(tx, frame),
+            fault => {
+                tx.send_built(frame.len(), |buffer| {
+                    buffer.copy_from_slice(frame);
+                    self.answer(buffer, fault)
+                });
+            }
+        });
+        if released + taken > 0 {
+            tx.flush();
+        }
+        released + taken
+    }
+
+    /// Answers the frame in `buffer` in place; how many bytes are to be sent.
+    #[inline]
+    fn answer(&mut self, buffer: &mut [u8], fault: Fault) -> Option<usize> {
+        let answer = self.responder.answer(buffer, |inner| match fault {
+            Fault::DropAll => Outcome::Drop,
+            _ => self.service.outcome(inner),
+        });
+        self.counters.count(&answer);
+        let len = answer.len_to_send()?;
+        match fault {
+            Fault::Mute if !matches!(answer, Answer::Forwarded { .. }) => None,
+            _ => {
+                distort(&mut buffer[ETHERNET_LEN..len], fault);
+                Some(len)
+            }
+        }
+    }
+
+    fn answer_twice(&mut self, tx: &mut crate::Transmit, frame: &[u8]) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        scratch.extend_from_slice(frame);
+        if let Some(len) = self.answer(&mut scratch, Fault::Duplicate) {
+            let sent = tx.send(&scratch[..len]) && tx.send(&scratch[..len]);
+            self.swallowed += u64::from(!sent);
+        }
+        self.scratch = scratch;
+    }
+
+    fn hold(&mut self, frame: &[u8], until: Duration) {
+        if self.held.len() >= MAX_HELD {
+            self.swallowed += 1;
+            return;
+        }
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.clear();
+        bytes.extend_from_slice(frame);
+        if let Some(len) = self.answer(&mut bytes, Fault::None) {
+            bytes.truncate(len);
+            self.held.push_back((until, bytes));
+        }
+    }
+
+    fn release(&mut self, tx: &mut crate::Transmit, now: Duration) -> usize {
+        let mut released = 0;
+        while released < BATCH && self.held.front().is_some_and(|(until, _)| *until <= now) {
+            let Some((until, bytes)) = self.held.pop_front() else { break };
+            if !tx.send(&bytes) {
+                self.held.push_front((until, bytes));
+                break;
+            }
+            self.spare.push(bytes);
+            released += 1;
+        }
+        released
+    }
+}
+
+/// Makes an answer a lie. `packet` begins at the NSH.
+fn distort(packet: &mut [u8], fault: Fault) {
+    if !matches!(fault, Fault::Mute | Fault::Stale | Fault::UnknownSeq | Fault::WrongSpi | Fault::WrongSi) {
+        return;
+    }
+    let Ok(mut nsh) = NshMut::parse(packet) else { return };
+    let (spi, si) = (nsh.spi(), nsh.si());
+    match fault {
+        Fault::Mute => nsh.clear_query(),
+        Fault::WrongSpi => {
+            if let Some(other) = Spi::new(spi.get() ^ 0x40_0000) {
+                nsh.set_service_path(other, si);
+            }
+        }
+        Fault::WrongSi => nsh.set_si(Si::new(si.get().wrapping_add(7))),
+        Fault::Stale => edit_context(&mut nsh, |context| {
+            context.epoch = Epoch::new(context.epoch.get().wrapping_add(1));
+        }),
+        Fault::UnknownSeq => edit_context(&mut nsh, |context| {
+            // Of the 64 numbers at most 32 are outstanding, in a row.
+            context.seq = Seq::new((context.seq.get() + 32) % Seq::COUNT).unwrap_or_default();
+        }),
+        _ => {}
+    }
+}
+
+fn edit_context(nsh: &mut NshMut<'_>, edit: impl FnOnce(&mut nsh::Context)) {
+    let Some(bytes) = nsh.context_mut() else { return };
+    if let Ok(Some(mut context)) = nsh::Context::parse(bytes) {
+        edit(&mut context);
+        *bytes = context.to_bytes();
+    }
+}
+
+#[cfg(test)]
+mod tests;
