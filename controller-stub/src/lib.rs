@@ -1,1 +1,28 @@
-//! The livepath controller.
+//! The livepath controller: what is wanted (chains) and what is seen (reports) in, tables for every host out.
+//!
+//! ```text
+//!  PUT /v1/chains ──▶ intent ──┐
+//!                              ├──▶ planner::plan ──▶ Plan ──▶ generation ──▶ every host's table stream
+//!  reports, lease, ──▶ service ┘        (pure)                     │
+//!  operator            states                                      ▼
+//!                        └────────────── one transaction ─────▶ store ──▶ then the answer
+//! ```
+//!
+//! [`api`] and [`client`] are always there; everything else comes with the feature `server`.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod client;
+#[cfg(feature = "server")]
+pub mod controller;
+#[cfg(feature = "server")]
+pub mod intent;
+#[cfg(feature = "server")]
+pub mod planner;
+#[cfg(feature = "server")]
+pub mod server;
+#[cfg(feature = "server")]
+pub mod service;
+#[cfg(feature = "server")]
+pub mod store;

@@ -1,0 +1,120 @@
+//! The state of a service, per mechanism that watches it.
+
+use super::{Cause, Evidence, HostId, Liveness, Name, WallTime};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// State of a mechanism, a service or a path. Ordered: `Down < Unknown < Up`, so the state of several things that
+/// must all work is their minimum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Known not to work, or taken out.
+    Down,
+    /// Nobody can tell. It gets no traffic, and nobody is woken for it.
+    Unknown,
+    /// Known to work.
+    Up,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            State::Down => "down",
+            State::Unknown => "unknown",
+            State::Up => "up",
+        })
+    }
+}
+
+/// One of the three that watch a service (¶71, ¶72).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MechanismKind {
+    /// Liveness in band, by the proxy of the host that hosts the SVM.
+    DataPlane,
+    /// The host's lease.
+    ControlPlane,
+    /// The operator.
+    Management,
+}
+
+/// What one mechanism says of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mechanism {
+    /// What it says.
+    pub state: State,
+    /// Since when it says so; for display.
+    pub since: WallTime,
+    /// Why it says so.
+    pub cause: Cause,
+}
+
+/// A service as the controller knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: Name,
+    /// Identity of the service VM, as its host gave it.
+    pub uuid: Option<String>,
+    /// The host that hosts it; none if only a chain names it.
+    pub host: Option<HostId>,
+    /// The resulting state: down if any mechanism is down or it is in maintenance, up if all mechanisms are up.
+    pub state: State,
+    /// Since when it is in the resulting state; for display.
+    pub since: WallTime,
+    /// Why: the cause of the mechanism that decides.
+    pub cause: Cause,
+    /// What the proxy says.
+    pub data_plane: Mechanism,
+    /// What the host's lease says.
+    pub control_plane: Mechanism,
+    /// What the operator says.
+    pub management: Mechanism,
+    /// Taken out by the operator for maintenance.
+    pub maintenance: bool,
+    /// The liveness session's own state in the last report; none before the first.
+    pub liveness: Option<Liveness>,
+    /// Evidence in the last report.
+    pub evidence: Evidence,
+    /// Epoch of the liveness session in the last report.
+    pub epoch: Option<u8>,
+}
+
+/// What an operator does to a service: `POST /v1/services/{name}/{action}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Declare it failed: management goes down.
+    Fail,
+    /// Take both `fail` and `maintain` back.
+    Restore,
+    /// Take it out of every path, without calling it failed.
+    Maintain,
+}
+
+impl Action {
+    /// The word in the URL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Fail => "fail",
+            Action::Restore => "restore",
+            Action::Maintain => "maintain",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Answer to an operator's action on a service, given once it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceChanged {
+    /// Generation of the table that holds the change.
+    pub generation: u64,
+    /// The service after it.
+    pub service: ServiceStatus,
+}

@@ -1,0 +1,21 @@
+//! The controller's whole view.
+
+use super::{HostStatus, ServiceStatus, TableChain, TablePolicy};
+use serde::{Deserialize, Serialize};
+
+/// Answer to `GET /v1/status`: one moment of the controller, at one generation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Generation of the table this belongs to.
+    pub generation: u64,
+    /// Id of the newest event, 0 before the first; `GET /v1/events?since=` it to follow.
+    pub newest_event: u64,
+    /// Chains with their paths and the paths' states.
+    pub chains: Vec<TableChain>,
+    /// Policies, the first one asked first.
+    pub policies: Vec<TablePolicy>,
+    /// Services with state per mechanism.
+    pub services: Vec<ServiceStatus>,
+    /// Hosts.
+    pub hosts: Vec<HostStatus>,
+}

@@ -1,0 +1,269 @@
+//! The one thread that changes the controller and stores it.
+//!
+//! ```text
+//!  orders ──▶ up to GROUP at once ──▶ apply each ──▶ one transaction ──▶ publish the view ──▶ answer each
+//!                                                        │ failed
+//!                                                        └──▶ answer "not stored"; load what the file has before the next
+//! ```
+
+use super::view::View;
+use super::{Failure, ServerError};
+use crate::api::WallTime;
+use crate::controller::{Controller, Refused};
+use crate::store::{Store, StoreError};
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+/// Orders that may wait. One more is told to come back.
+const QUEUE: usize = 1024;
+
+/// Orders stored in one transaction.
+const GROUP: usize = 64;
+
+type Outcome<T> = Result<T, Refused>;
+
+/// An order and the one who waits for its answer.
+trait Order: Send {
+    fn apply(&mut self, controller: &mut Controller, now: WallTime);
+    fn answer(self: Box<Self>, stored: Result<(), Arc<StoreError>>);
+}
+
+struct Pending<T, F> {
+    order: Option<F>,
+    outcome: Option<Outcome<T>>,
+    reply: oneshot::Sender<Result<T, Failure>>,
+}
+
+impl<T: Send, F: FnOnce(&mut Controller, WallTime) -> Outcome<T> + Send> Order for Pending<T, F> {
+    fn apply(&mut self, controller: &mut Controller, now: WallTime) {
+        self.outcome = self.order.take().map(|order| order(controller, now));
+    }
+
+    fn answer(self: Box<Self>, stored: Result<(), Arc<StoreError>>) {
+        let answer = match (stored, self.outcome) {
+            (Err(error), _) => Err(Failure::Store(error)),
+            (Ok(()), Some(outcome)) => outcome.map_err(Failure::Refused),
+            (Ok(()), None) => Err(Failure::Stopping),
+        };
+        // Whoever asked may have hung up.
+        _ = self.reply.send(answer);
+    }
+}
+
+enum Message {
+    Order(Box<dyn Order>),
+    Stop,
+}
+
+/// The way to the writer.
+#[derive(Clone)]
+pub(super) struct Orders(mpsc::Sender<Message>);
+
+impl fmt::Debug for Orders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Orders")
+    }
+}
+
+impl Orders {
+    /// Has `order` carried out; the answer comes once it is stored.
+    ///
+    /// # Errors
+    /// It was refused, or could not be stored.
+    pub(super) async fn give<T, F>(&self, order: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Controller, WallTime) -> Outcome<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let pending = Pending { order: Some(order), outcome: None, reply };
+        match self.0.try_send(Message::Order(Box::new(pending))) {
+            Ok(()) => answer.await.unwrap_or(Err(Failure::Stopping)),
+            Err(TrySendError::Full(_)) => Err(Failure::Busy),
+            Err(TrySendError::Closed(_)) => Err(Failure::Stopping),
+        }
+    }
+
+    /// Lets the writer end after the orders that wait.
+    pub(super) async fn stop(&self) {
+        // It may have ended already.
+        _ = self.0.send(Message::Stop).await;
+    }
+}
+
+/// Loads the store and starts the writer on a thread of its own.
+///
+/// # Errors
+/// The store cannot be read or written.
+#[expect(
+    clippy::type_complexity,
+    reason = "the three ends of the writer, taken apart at once by its only caller"
+)]
+pub(super) fn start(
+    store: Arc<Store>,
+) -> Result<(Orders, watch::Receiver<Arc<View>>, JoinHandle<()>), ServerError> {
+    let (view, seen) = watch::channel(Arc::default());
+    let mut writer = Writer { store, controller: None, view };
+    writer.resume()?;
+    let (orders, waiting) = mpsc::channel(QUEUE);
+    let (ended, end) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("controller".to_string())
+        .spawn(move || {
+            writer.run(waiting);
+            drop(writer);
+            _ = ended.send(());
+        })
+        .map_err(ServerError::Thread)?;
+    // Ready when the thread has ended, however it did.
+    let joined = tokio::spawn(async move { _ = end.await });
+    Ok((Orders(orders), seen, joined))
+}
+
+struct Writer {
+    store: Arc<Store>,
+    /// What the store holds; none after a failure, until it was loaded again.
+    controller: Option<Controller>,
+    view: watch::Sender<Arc<View>>,
+}
+
+impl Writer {
+    fn run(&mut self, mut waiting: mpsc::Receiver<Message>) {
+        while let Some(Message::Order(first)) = waiting.blocking_recv() {
+            let mut group = vec![first];
+            let mut stop = false;
+            while group.len() < GROUP {
+                match waiting.try_recv() {
+                    Ok(Message::Order(next)) => group.push(next),
+                    Ok(Message::Stop) => {
+                        stop = true;
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+            let stored = self.carry_out(&mut group).map_err(Arc::new);
+            if let Err(error) = &stored {
+                self.fault(error);
+            }
+            for order in group {
+                order.answer(stored.clone());
+            }
+            if stop {
+                break;
+            }
+        }
+        self.store.close();
+    }
+
+    fn carry_out(&mut self, group: &mut [Box<dyn Order>]) -> Result<(), StoreError> {
+        if self.controller.is_none() {
+            self.store.reopen()?;
+            self.resume()?;
+        }
+        // Taken out until it is stored again: after a failure the file decides, not what is in memory.
+        let Some(mut controller) = self.controller.take() else { return Ok(()) };
+        for order in group {
+            order.apply(&mut controller, wall_time());
+        }
+        self.keep(controller)
+    }
+
+    /// Begins, or begins again, with what the store holds.
+    fn resume(&mut self) -> Result<(), StoreError> {
+        let mut controller = self.store.load()?;
+        controller.resume(wall_time());
+        let generation = controller.table().generation;
+        self.keep(controller)?;
+        self.publish();
+        log::info!(generation; "controller resumes");
+        Ok(())
+    }
+
+    fn keep(&mut self, mut controller: Controller) -> Result<(), StoreError> {
+        let changes = controller.take_changes();
+        if changes.is_empty() {
+            self.controller = Some(controller);
+            return Ok(());
+        }
+        self.store.commit(&controller, &changes)?;
+        self.controller = Some(controller);
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&self) {
+        if let Some(controller) = &self.controller {
+            let view = View::of(controller, &self.view.borrow());
+            self.view.send_replace(Arc::new(view));
+        }
+    }
+
+    fn fault(&self, error: &StoreError) {
+        let fault = chain_of(error);
+        log::error!(error:% = fault; "the store cannot be written: changes are refused, reads go on");
+        let view = self.view.borrow().with_fault(fault);
+        self.view.send_replace(Arc::new(view));
+    }
+}
+
+/// An error and what caused it, in one line.
+pub(super) fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn wall_time() -> WallTime {
+    WallTime::from(SystemTime::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Failure;
+    use super::start;
+    use crate::api::{Chain, Name};
+    use crate::store::disk::Disk;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_changes_serves_reads_and_recovers() {
+        let disk = Disk::default();
+        let (orders, view, ended) = start(Arc::new(disk.store().unwrap())).unwrap();
+        let name = Name::new("inspect").unwrap();
+        let put = |spi: u32| {
+            let chain: Chain =
+                serde_json::from_value(json!({"paths": [{"spi": spi, "hops": ["a"]}]})).unwrap();
+            let name = name.clone();
+            orders.give(move |controller, now| controller.put_chain(&name, chain, now))
+        };
+        assert_eq!(put(1).await.unwrap().generation, 1);
+
+        disk.limit(Some(0));
+        assert!(matches!(put(2).await, Err(Failure::Store(_))));
+        assert!(matches!(put(3).await, Err(Failure::Store(_))));
+        let seen = Arc::clone(&view.borrow());
+        assert!(seen.fault.as_ref().is_some_and(|fault| !fault.is_empty()));
+        assert_eq!((seen.status.generation, seen.status.chains[0].paths[0].spi.get()), (1, 1));
+
+        disk.limit(None);
+        assert_eq!(put(4).await.unwrap().generation, 2);
+        let seen = Arc::clone(&view.borrow());
+        assert_eq!((&seen.fault, seen.status.chains[0].paths[0].spi.get()), (&None, 4));
+
+        orders.stop().await;
+        ended.await.unwrap();
+        assert!(matches!(put(5).await, Err(Failure::Stopping)));
+        let kept = disk.crash(|| false).store().unwrap().load().unwrap();
+        assert_eq!(kept.status(), seen.status);
+    }
+}

@@ -1,0 +1,234 @@
+//! What is known of a service, per mechanism, and what follows from it.
+//!
+//! Three mechanisms watch a service (¶71, ¶72): the data plane (the proxy at its queue, by reports of the host that
+//! hosts it), the control plane (that host's lease) and management (the operator). It is
+//!
+//! - **down** when any of them says down, or it is in maintenance;
+//! - **up** only when all three say up;
+//! - **unknown** otherwise: unknown never takes a service down and never brings it up. It carries no traffic.
+//!
+//! An operator who says nothing agrees: management is up until `fail`. The data plane is unknown until the proxy had
+//! an answer, and again when the host's daemon begins a new life; the control plane is unknown when the host's agent
+//! has not been heard of for longer than its lease.
+
+use crate::api::{
+    Action, Cause, Evidence, HostId, Liveness, Mechanism, MechanismKind, Name, Report, ServiceStatus, State,
+    WallTime,
+};
+use serde::{Deserialize, Serialize};
+
+/// A service as the controller stores it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    uuid: Option<String>,
+    host: Option<HostId>,
+    data_plane: Mechanism,
+    control_plane: Mechanism,
+    management: Mechanism,
+    maintenance: bool,
+    liveness: Option<Liveness>,
+    evidence: Evidence,
+    epoch: Option<u8>,
+    /// Id of the last report applied, of the host's present incarnation; 0 before the first.
+    last_report: u64,
+    state: State,
+    since: WallTime,
+}
+
+/// The resulting state of three mechanisms and maintenance.
+pub fn resulting(data_plane: State, control_plane: State, management: State, maintenance: bool) -> State {
+    if maintenance { State::Down } else { data_plane.min(control_plane).min(management) }
+}
+
+/// What a liveness session's state says about the data plane. A suspect is still trusted; one that recovers is not yet.
+pub fn data_plane(liveness: Liveness) -> State {
+    match liveness {
+        Liveness::Up | Liveness::Suspect => State::Up,
+        Liveness::Down | Liveness::Recovering | Liveness::Failed => State::Down,
+        Liveness::Init | Liveness::Unknown => State::Unknown,
+    }
+}
+
+impl Service {
+    /// A service nobody has said anything about.
+    pub fn unheard(now: WallTime) -> Service {
+        let unknown = Mechanism { state: State::Unknown, since: now, cause: Cause::NEVER_HEARD };
+        Service {
+            uuid: None,
+            host: None,
+            data_plane: unknown.clone(),
+            control_plane: unknown,
+            management: Mechanism { state: State::Up, since: now, cause: Cause::NONE },
+            maintenance: false,
+            liveness: None,
+            evidence: Evidence::default(),
+            epoch: None,
+            last_report: 0,
+            state: State::Unknown,
+            since: now,
+        }
+    }
+
+    /// The host that hosts it.
+    pub fn host(&self) -> Option<HostId> {
+        self.host
+    }
+
+    /// Identity of the service VM.
+    pub fn uuid(&self) -> Option<&str> {
+        self.uuid.as_deref()
+    }
+
+    /// The resulting state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether an operator's word on it stands, so it is remembered even when nobody hosts or names it.
+    pub fn is_held(&self) -> bool {
+        self.maintenance || self.management.state != State::Up
+    }
+
+    /// What one mechanism says.
+    pub fn mechanism(&self, kind: MechanismKind) -> &Mechanism {
+        match kind {
+            MechanismKind::DataPlane => &self.data_plane,
+            MechanismKind::ControlPlane => &self.control_plane,
+            MechanismKind::Management => &self.management,
+        }
+    }
+
+    /// The cause of the resulting state: that of the first mechanism, in the order data plane, control plane,
+    /// management, that is in it; maintenance comes last.
+    pub fn cause(&self) -> Cause {
+        let mechanisms = [&self.data_plane, &self.control_plane, &self.management];
+        match mechanisms.into_iter().find(|mechanism| mechanism.state == self.state) {
+            Some(_) if self.state == State::Up => Cause::NONE,
+            Some(mechanism) => mechanism.cause.clone(),
+            None => Cause::MAINTENANCE,
+        }
+    }
+
+    /// A host offers it: a new home begins with an unknown data plane.
+    pub fn place(&mut self, host: HostId, uuid: Option<String>, now: WallTime) {
+        if self.host != Some(host) {
+            self.host = Some(host);
+            self.forget(Cause::NEVER_HEARD, now);
+        }
+        self.uuid = uuid;
+        self.lease(true, now);
+    }
+
+    /// Its host does not offer it any more.
+    pub fn displace(&mut self, now: WallTime) {
+        self.host = None;
+        self.forget(Cause::NEVER_HEARD, now);
+        set(&mut self.control_plane, State::Unknown, Cause::NEVER_HEARD, now);
+        self.settle(now);
+    }
+
+    /// Its host's daemon began a new life: what the old one knew does not count.
+    pub fn restart(&mut self, now: WallTime) {
+        self.forget(Cause::HOST_RESTARTED, now);
+        self.settle(now);
+    }
+
+    /// Its host's lease holds, or ran out.
+    pub fn lease(&mut self, holds: bool, now: WallTime) {
+        let (state, cause) =
+            if holds { (State::Up, Cause::NONE) } else { (State::Unknown, Cause::HOST_LEASE) };
+        set(&mut self.control_plane, state, cause, now);
+        self.settle(now);
+    }
+
+    /// Whether a report of its host is not newer than what is known.
+    pub fn knows(&self, report: &Report) -> bool {
+        report.id <= self.last_report
+    }
+
+    /// A report of its host. One that is not newer than what is known changes nothing.
+    pub fn report(&mut self, report: &Report, now: WallTime) {
+        if self.knows(report) {
+            return;
+        }
+        self.last_report = report.id;
+        self.liveness = Some(report.state);
+        self.evidence = report.evidence;
+        self.epoch = Some(report.epoch);
+        let state = data_plane(report.state);
+        let cause = if state == State::Up {
+            Cause::NONE
+        } else if report.cause == Cause::NONE && state == self.data_plane.state {
+            // A session that recovers has no cause of its own: what brought it down still stands.
+            self.data_plane.cause.clone()
+        } else {
+            report.cause.clone()
+        };
+        set(&mut self.data_plane, state, cause, now);
+        self.settle(now);
+    }
+
+    /// An operator's word.
+    pub fn act(&mut self, action: Action, now: WallTime) {
+        match action {
+            Action::Fail => set(&mut self.management, State::Down, Cause::OPERATOR, now),
+            Action::Maintain => self.maintenance = true,
+            Action::Restore => {
+                self.maintenance = false;
+                set(&mut self.management, State::Up, Cause::NONE, now);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The service as the API shows it.
+    pub fn status(&self, name: &Name) -> ServiceStatus {
+        ServiceStatus {
+            name: name.clone(),
+            uuid: self.uuid.clone(),
+            host: self.host,
+            state: self.state,
+            since: self.since,
+            cause: self.cause(),
+            data_plane: self.data_plane.clone(),
+            control_plane: self.control_plane.clone(),
+            management: self.management.clone(),
+            maintenance: self.maintenance,
+            liveness: self.liveness,
+            evidence: self.evidence,
+            epoch: self.epoch,
+        }
+    }
+
+    fn forget(&mut self, cause: Cause, now: WallTime) {
+        set(&mut self.data_plane, State::Unknown, cause, now);
+        self.liveness = None;
+        self.evidence = Evidence::default();
+        self.epoch = None;
+        self.last_report = 0;
+    }
+
+    fn settle(&mut self, now: WallTime) {
+        let state = resulting(
+            self.data_plane.state,
+            self.control_plane.state,
+            self.management.state,
+            self.maintenance,
+        );
+        if state != self.state {
+            self.state = state;
+            self.since = now;
+        }
+    }
+}
+
+fn set(mechanism: &mut Mechanism, state: State, cause: Cause, now: WallTime) {
+    if mechanism.state != state {
+        mechanism.since = now;
+    }
+    mechanism.state = state;
+    mechanism.cause = cause;
+}
+
+#[cfg(test)]
+mod tests;
