@@ -1,0 +1,174 @@
+//! `livepath status --json`: one object, its names and words as documented for operators. States are in lower case,
+//! `since` is RFC 3339 in UTC, times are in microseconds where the name says so.
+
+use std::collections::BTreeMap;
+
+use controller_stub::api::{Evidence, State, WallTime};
+use serde::{Deserialize, Serialize};
+
+/// Everything as it is now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The host.
+    pub host: HostView,
+    /// Its ports, in the order of the file.
+    pub ports: Vec<PortView>,
+    /// The service VMs behind them.
+    pub services: Vec<ServiceView>,
+    /// Every service path; reverse paths are named by their forward one.
+    pub paths: Vec<PathView>,
+}
+
+/// The host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostView {
+    /// Its number.
+    pub id: u16,
+    /// Its name.
+    pub name: String,
+    /// Of the daemon.
+    pub version: String,
+    /// How long the daemon has run.
+    pub uptime_s: u64,
+    /// Of the tables in force; 0 for those of the file at start.
+    pub generation: u64,
+    /// The controller, if the file names one.
+    pub controller: Option<ControllerView>,
+    /// Events that the control loop did not keep up with.
+    pub events_lost: u64,
+}
+
+/// The controller as the agent sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerView {
+    /// Its address.
+    pub url: String,
+    /// Registered with it, and its table stream is open.
+    pub connected: bool,
+    /// Of the newest table from it that is in force; 0 before the first.
+    pub generation: u64,
+    /// Reports that it has not stored yet.
+    pub reports_waiting: usize,
+}
+
+/// One vNIC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortView {
+    /// Its name.
+    pub name: String,
+    /// `tenant` or `service`.
+    pub role: String,
+    /// A driver runs its rings: frames can pass.
+    pub attached: bool,
+    /// A VMM is on the socket.
+    pub connected: bool,
+    /// The vhost-user socket.
+    pub socket: String,
+    /// Who listens on it: `server` is livepathd, `client` the VMM.
+    pub mode: String,
+    /// The vNIC's address.
+    pub mac: String,
+    /// Queue pairs.
+    pub queues: u16,
+    /// Frames handed to the guest.
+    pub rx_packets: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Frames taken from the guest.
+    pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Frames from here that met a dead service and were given back to their classifier.
+    pub reflected: u64,
+    /// Frames that went no further.
+    pub dropped: u64,
+    /// The same by reason; reasons that never happened are left out.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// One service VM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// Its port's name.
+    pub name: String,
+    /// Its identity.
+    pub uuid: String,
+    /// `init`, `up`, `suspect`, `down`, `recovering` or `failed`.
+    pub state: String,
+    /// Why it gets no traffic; `none` when it does.
+    pub cause: String,
+    /// What is known of it.
+    pub evidence: Evidence,
+    /// When state or cause last changed.
+    pub since: WallTime,
+    /// The life its liveness session is in.
+    pub epoch: u8,
+    /// From query to answer.
+    pub rtt_us: RttView,
+    /// Times it went from usable to down.
+    pub flaps: u64,
+    /// Queries and answers.
+    pub queries: Queries,
+    /// What each mechanism says.
+    pub mechanisms: Mechanisms,
+}
+
+/// Times from query to answer in microseconds; none before the first answer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RttView {
+    /// Half of the answers took no longer.
+    pub p50: Option<f64>,
+    /// 99 of 100 answers took no longer.
+    pub p99: Option<f64>,
+}
+
+/// Queries to a service VM and what came of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queries {
+    /// Queries that rode on packets.
+    pub in_band: u64,
+    /// Queries that went alone.
+    pub probes: u64,
+    /// Queries that found no room in the ring.
+    pub refused: u64,
+    /// Answers accepted.
+    pub responses: u64,
+    /// Of these, late ones.
+    pub late: u64,
+    /// Of these, with the word that the service dropped the packet.
+    pub dropped: u64,
+    /// Second answers.
+    pub duplicate: u64,
+    /// Answers of an earlier life.
+    pub stale: u64,
+    /// Answers nobody asked for.
+    pub unknown: u64,
+    /// Queries unanswered in time.
+    pub misses: u64,
+}
+
+/// What each mechanism that watches a service VM says: down by any of them, up only when all agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mechanisms {
+    /// The proxy at its queue.
+    pub data_plane: State,
+    /// This host's lease at the controller; unknown without one.
+    pub control_plane: State,
+    /// The operator.
+    pub management: State,
+}
+
+/// One service path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathView {
+    /// Its chain.
+    pub chain: String,
+    /// Its identifier.
+    pub spi: u32,
+    /// Up when all its services are.
+    pub state: State,
+    /// The services in order.
+    pub hops: Vec<String>,
+    /// The path of replies.
+    pub reverse_spi: Option<u32>,
+}

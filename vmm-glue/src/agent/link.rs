@@ -1,0 +1,163 @@
+//! What the agent shares with the rest of the daemon: the reports that wait, and where it stands.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use controller_stub::api::{Chain, Name};
+use tokio::sync::Notify;
+use vhost_backend::chain::PortId;
+use vhost_backend::host::Host;
+use vhost_backend::liveness::{Timestamp, Transition};
+
+use super::ledger::{Applied, Delivered, Ledger, keep};
+use super::queue::{Noticed, Pending, Queue};
+use crate::admin::ControllerView;
+use crate::config::Config;
+use crate::daemon::Shared;
+
+/// Reports that may wait while the controller is away.
+const WAITING: usize = 1024;
+
+/// The agent's mailbox and its state.
+#[derive(Debug)]
+pub(crate) struct Link {
+    url: String,
+    /// Service names by port number; empty for other ports.
+    names: Vec<Option<Name>>,
+    queue: Mutex<Queue>,
+    /// Rung when a report is added.
+    pub(super) reports: Notify,
+    offer: Mutex<BTreeMap<Name, Chain>>,
+    /// Rung when the offer changes.
+    pub(super) offers: Notify,
+    connected: AtomicBool,
+    generation: AtomicU64,
+    ledger: Mutex<Ledger>,
+}
+
+impl Link {
+    pub(crate) fn new(url: &str, config: &Config) -> Self {
+        let names = config.ports.iter().map(|port| port.uuid.is_some().then(|| port.name.clone())).collect();
+        Self {
+            url: url.to_owned(),
+            names,
+            queue: Mutex::new(Queue::new(WAITING)),
+            reports: Notify::new(),
+            offer: Mutex::new(config.offer.clone()),
+            offers: Notify::new(),
+            connected: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
+            ledger: Mutex::default(),
+        }
+    }
+
+    /// The controller's address.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A service VM changed state.
+    pub(crate) fn transition(&self, port: PortId, transition: &Transition, host: &Host) {
+        let Some(Some(service)) = self.names.get(port.index()) else { return };
+        let status = host.service(port);
+        let epoch = status.map_or(0, |status| status.epoch);
+        let Transition { to, cause, evidence, at, .. } = *transition;
+        lock(&self.queue).push(Noticed { service: service.clone(), state: to, cause, evidence, epoch, at });
+        self.reports.notify_one();
+    }
+
+    /// Every service as it is now: the controller may know nothing, or something older.
+    pub(crate) fn report_all(&self, shared: &Shared) {
+        for port in shared.host.status() {
+            let (Some(status), Some(Some(service))) = (port.service, self.names.get(port.id.index())) else {
+                continue;
+            };
+            lock(&self.queue).push(Noticed {
+                service: service.clone(),
+                state: status.state,
+                cause: status.cause,
+                evidence: status.evidence,
+                epoch: status.epoch,
+                at: status.since,
+            });
+        }
+        self.reports.notify_one();
+    }
+
+    /// Other chains for the controller to adopt.
+    pub(crate) fn offer(&self, chains: BTreeMap<Name, Chain>) {
+        *lock(&self.offer) = chains;
+        self.offers.notify_one();
+    }
+
+    pub(super) fn offered(&self) -> BTreeMap<Name, Chain> {
+        lock(&self.offer).clone()
+    }
+
+    pub(super) fn batch(&self, limit: usize) -> Vec<Pending> {
+        lock(&self.queue).batch(limit)
+    }
+
+    /// The controller has stored these.
+    pub(super) fn stored(&self, batch: &[Pending], stored_at: Timestamp) {
+        lock(&self.queue).stored(batch);
+        let mut ledger = lock(&self.ledger);
+        for Pending { id, noticed } in batch {
+            let delivered = Delivered {
+                id: *id,
+                service: noticed.service.to_string(),
+                state: noticed.state,
+                cause: noticed.cause,
+                noticed_at: noticed.at,
+                stored_at,
+            };
+            keep(&mut ledger.delivered, delivered);
+        }
+    }
+
+    /// A table is in force.
+    pub(super) fn in_force(&self, applied: Applied) {
+        self.generation.store(applied.generation, Ordering::Release);
+        keep(&mut lock(&self.ledger).applied, applied);
+    }
+
+    /// Says whether the controller is there; gives what was said before.
+    pub(super) fn set_connected(&self, connected: bool) -> bool {
+        self.connected.swap(connected, Ordering::AcqRel)
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub(super) fn delivered(&self) -> Vec<Delivered> {
+        lock(&self.ledger).delivered.iter().cloned().collect()
+    }
+
+    pub(super) fn applied(&self) -> Vec<Applied> {
+        lock(&self.ledger).applied.iter().cloned().collect()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        lock(&self.queue).len()
+    }
+
+    /// For the status.
+    pub(crate) fn view(&self) -> ControllerView {
+        ControllerView {
+            url: self.url.clone(),
+            connected: self.is_connected(),
+            generation: self.generation(),
+            reports_waiting: self.waiting(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

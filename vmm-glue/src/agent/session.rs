@@ -1,0 +1,218 @@
+//! The conversation with the controller: register, report, follow the tables, and begin again when it breaks.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use controller_stub::api::{
+    HostId, MAX_BATCH, OfferOutcome, Registration, Reports, ServicePort, State, Table, TableLine,
+};
+use controller_stub::client::{Client, ClientError, TableStream};
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use vhost_backend::worker::monotonic_now;
+
+use super::Link;
+use super::ledger::Applied;
+use super::queue::Pending;
+use crate::daemon::{Occurrence, Shared};
+use crate::tables;
+
+/// The first pause after a conversation broke; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long a request may take.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// How long the last reports may take when the daemon stops.
+const FAREWELL: Duration = Duration::from_millis(300);
+
+/// Why a conversation ended.
+#[derive(Debug, Error)]
+enum End {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("the controller ended its table stream")]
+    Stream,
+    #[error("the file's chains changed")]
+    Offer,
+}
+
+/// One host talking to its controller.
+pub(super) struct Conversation {
+    client: Client,
+    link: Arc<Link>,
+    shared: Arc<Shared>,
+    host: HostId,
+    /// This life of the daemon.
+    incarnation: u64,
+}
+
+impl Conversation {
+    pub(super) fn new(client: Client, link: Arc<Link>, shared: Arc<Shared>) -> Self {
+        let host = shared.config().host.id;
+        Self { client: client.with_deadline(DEADLINE), link, shared, host, incarnation: incarnation() }
+    }
+
+    /// Talks until told to stop.
+    pub(super) async fn run(self, mut stopped: watch::Receiver<bool>) {
+        let mut pause = FIRST_PAUSE;
+        // An outage is told once.
+        let mut told = false;
+        loop {
+            let began = Instant::now();
+            let end = tokio::select! {
+                end = self.converse() => end,
+                _ = stopped.wait_for(|stop| *stop) => break,
+            };
+            let Err(end) = end;
+            let was_connected = self.link.set_connected(false);
+            if matches!(end, End::Offer) {
+                continue;
+            }
+            if was_connected || !told {
+                let (url, reason) = (self.link.url().to_owned(), reason(&end));
+                self.shared.record(monotonic_now(), Occurrence::ControllerDown { url, reason });
+                told = true;
+            }
+            if was_connected && began.elapsed() > LONGEST_PAUSE {
+                pause = FIRST_PAUSE;
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                _ = stopped.wait_for(|stop| *stop) => break,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        if self.link.set_connected(false) {
+            let _ = timeout(FAREWELL, self.hand_in()).await;
+        }
+    }
+
+    async fn converse(&self) -> Result<Infallible, End> {
+        self.register().await?;
+        let stream = self.client.tables(self.host, self.link.generation()).await?;
+        if !self.link.set_connected(true) {
+            let url = self.link.url().to_owned();
+            self.shared.record(monotonic_now(), Occurrence::ControllerUp { url });
+        }
+        // It may be a controller that lost its store, or one that never heard of this life.
+        self.link.report_all(&self.shared);
+        tokio::select! {
+            end = self.follow(stream) => end,
+            end = self.deliver() => end,
+            () = self.link.offers.notified() => Err(End::Offer),
+        }
+    }
+
+    async fn register(&self) -> Result<(), End> {
+        let registration = {
+            let config = self.shared.config();
+            let services = config.ports.iter().filter(|port| port.uuid.is_some());
+            Registration {
+                name: config.host.name.clone(),
+                incarnation: self.incarnation,
+                generation: self.link.generation(),
+                services: services
+                    .map(|port| ServicePort { name: port.name.clone(), uuid: port.uuid.clone() })
+                    .collect(),
+                chains: self.link.offered(),
+            }
+        };
+        let registered = self.client.register(self.host, &registration).await?;
+        for offer in registered.offers {
+            let (chain, outcome) = (offer.chain, offer.outcome);
+            match offer.refusal {
+                Some(refusal) => {
+                    log::error!(chain:%, refusal:%; "the controller refused a chain of the file");
+                }
+                None if outcome == OfferOutcome::Same => {}
+                None => log::info!(chain:%, outcome:?; "a chain of the file was offered to the controller"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends reports as they come; one that is not acknowledged stays for the next conversation.
+    async fn deliver(&self) -> Result<Infallible, End> {
+        loop {
+            self.hand_in().await?;
+            self.link.reports.notified().await;
+        }
+    }
+
+    /// Sends what waits.
+    async fn hand_in(&self) -> Result<(), End> {
+        loop {
+            let batch = self.link.batch(MAX_BATCH);
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let reports = batch.iter().map(Pending::report).collect();
+            let reports = Reports { incarnation: self.incarnation, reports };
+            let reported = self.client.report(self.host, &reports).await?;
+            for unplaced in reported.unplaced {
+                log::error!(report = unplaced.id, refusal:% = unplaced.refusal; "the controller cannot place a report");
+            }
+            self.link.stored(&batch, monotonic_now());
+        }
+    }
+
+    /// Puts tables in force as they come.
+    async fn follow(&self, mut stream: TableStream) -> Result<Infallible, End> {
+        while let Some(line) = stream.next().await? {
+            match line {
+                TableLine::Table(table) => self.apply(&table),
+                TableLine::Heartbeat { .. } => {}
+            }
+        }
+        Err(End::Stream)
+    }
+
+    fn apply(&self, table: &Table) {
+        let (generation, current) = (table.generation, self.link.generation());
+        if generation <= current {
+            log::warn!(generation, current; "a table that is not newer is refused");
+            return;
+        }
+        let (intent, skipped) = tables::intent(generation, &table.plan, &self.shared.directory);
+        if let Err(error) = self.shared.host.set_intent(&intent) {
+            log::error!(generation, error:%; "a table of the controller is refused, the one before stays in force");
+            return;
+        }
+        let applied_at = monotonic_now();
+        for skipped in skipped {
+            log::warn!(generation, skipped:%; "a part of the table is not carried out here");
+        }
+        let paths = table.plan.chains.iter().flat_map(|chain| &chain.paths);
+        let down = paths.filter(|path| path.state == State::Down).map(|path| path.spi.get()).collect();
+        self.link.in_force(Applied { generation, applied_at, down });
+        let ours = table.plan.services.iter().filter(|service| service.host == Some(self.host));
+        let held: BTreeMap<_, _> = ours
+            .filter_map(|service| Some((self.shared.directory.service(&service.name)?, service.held)))
+            .collect();
+        self.shared.controller_holds(&held);
+    }
+}
+
+/// A number for this life of the daemon; below 2^53, so that every JSON reader keeps it exact.
+fn incarnation() -> u64 {
+    let mut bytes = [0; 8];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(8) => (u64::from_ne_bytes(bytes) >> 11).max(1),
+        _ => monotonic_now().as_nanos() >> 11,
+    }
+}
+
+/// The whole chain of causes in one line.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

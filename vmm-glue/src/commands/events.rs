@@ -1,0 +1,69 @@
+//! `livepath events`.
+
+use clap::Args;
+
+use super::Reach;
+use super::terminal::print;
+use crate::daemon::{Entry, Occurrence};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  livepath events\n  livepath events --follow\n  livepath events --json | jq 'select(.kind == \"service\")'"
+)]
+pub(super) struct Arguments {
+    /// Go on as things happen, until interrupted
+    #[arg(long)]
+    follow: bool,
+
+    /// Only what has a larger id
+    #[arg(long, value_name = "ID", default_value_t = 0)]
+    since: u64,
+
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(reach: &Reach, arguments: &Arguments) -> anyhow::Result<()> {
+    let line = |entry: &Entry| -> anyhow::Result<String> {
+        Ok(if arguments.json { serde_json::to_string(entry)? } else { text(entry) } + "\n")
+    };
+    let mut daemon = reach.daemon()?;
+    if !arguments.follow {
+        let lines: Vec<String> =
+            daemon.events(arguments.since)?.iter().map(line).collect::<Result<_, _>>()?;
+        print(&lines.concat())?;
+        return Ok(());
+    }
+    let mut failed = None;
+    daemon.follow(arguments.since, |entry| {
+        let done = line(&entry).and_then(|line| Ok(print(&line)?));
+        failed = done.err();
+        failed.is_none()
+    })?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// One line for people.
+fn text(entry: &Entry) -> String {
+    let what = match &entry.occurrence {
+        Occurrence::Started { ports } => format!("livepathd serves {ports} ports"),
+        Occurrence::PortUp { port } => format!("port {port} up"),
+        Occurrence::PortDown { port } => format!("port {port} down"),
+        Occurrence::RingBroken { port, reason } => format!("port {port} broken: {reason}"),
+        Occurrence::Service { service, from, to, cause, .. } if cause == "none" => {
+            format!("service {service} {from} -> {to}")
+        }
+        Occurrence::Service { service, from, to, cause, .. } => {
+            format!("service {service} {from} -> {to} ({cause})")
+        }
+        Occurrence::Tables { generation } => format!("tables of generation {generation} in force"),
+        Occurrence::Operator { service, action } => format!("operator: {action} {service}"),
+        Occurrence::ControllerUp { url } => format!("controller {url} reached"),
+        Occurrence::ControllerDown { url, reason } => format!("controller {url} not reached: {reason}"),
+        Occurrence::Reloaded { chains } => format!("configuration read again, chains {chains}"),
+        Occurrence::ReloadRefused { reason } => format!("configuration not taken: {reason}"),
+        Occurrence::EventsLost { count } => format!("{count} events lost"),
+    };
+    format!("{:>6}  {}  {what}", entry.id, entry.at)
+}

@@ -1,0 +1,110 @@
+//! The `livepath` command line: each command asks the daemon or the controller and prints what it hears.
+
+mod attach;
+mod capture;
+mod demo;
+mod events;
+mod service;
+mod status;
+mod terminal;
+
+pub(crate) use self::capture::Pcapng;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::admin::{self, Client};
+
+/// Look at and operate livepath: service chains with in-band liveness.
+#[derive(Debug, Parser)]
+#[command(name = "livepath", version, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    reach: Reach,
+    #[command(subcommand)]
+    command: Command,
+}
+
+impl Cli {
+    /// What is logged unless `RUST_LOG` says otherwise. The demo's daemon warns of what the demo lets happen, and the
+    /// demo tells of it itself.
+    #[must_use]
+    pub fn log_filter(&self) -> &'static str {
+        if matches!(self.command, Command::Demo(_)) { "error" } else { "warn" }
+    }
+}
+
+/// Where to find whom.
+#[derive(Debug, Clone, Args)]
+pub struct Reach {
+    /// The daemon's admin socket
+    #[arg(long, global = true, env = "LIVEPATH_ADMIN", value_name = "SOCKET", default_value = admin::DEFAULT_SOCKET)]
+    admin: PathBuf,
+
+    /// The controller, for commands that go to it
+    #[arg(long, global = true, env = "LIVEPATH_CONTROLLER", value_name = "URL")]
+    controller: Option<String>,
+}
+
+impl Reach {
+    fn daemon(&self) -> anyhow::Result<Client> {
+        Ok(Client::connect(&self.admin)?)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the host's ports, services and paths
+    Status(status::Arguments),
+    /// Show what a VM must be started with to be on a port
+    Attach(attach::Arguments),
+    /// Take a service VM out, or give it back
+    #[command(subcommand)]
+    Service(service::Verb),
+    /// Show what happened
+    Events(events::Arguments),
+    /// Copy a port's frames to a pcapng file
+    Capture(capture::Arguments),
+    Demo(demo::Arguments),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  livepath demo
+  livepath status
+  livepath attach vm5 --vmm qemu
+  livepath service fail svm2
+  livepath events --follow
+  livepath capture svm2 -w svm2.pcapng
+
+Exit codes: 0 success, 1 failure, 2 usage.";
+
+/// What went wrong decides the exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Runs one command; errors go to standard error.
+pub fn run(cli: Cli) -> ExitCode {
+    let Cli { reach, command } = cli;
+    let done = match command {
+        Command::Status(arguments) => status::run(&reach, &arguments),
+        Command::Attach(arguments) => attach::run(&reach, &arguments),
+        Command::Service(verb) => service::run(&reach, &verb),
+        Command::Events(arguments) => events::run(&reach, &arguments),
+        Command::Capture(arguments) => capture::run(&reach, &arguments),
+        Command::Demo(arguments) => demo::run(arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough.
+        Err(error) if terminal::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let usage = error.is::<Usage>() || error.is::<crate::config::ConfigError>();
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! `livepath service`.
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use controller_stub::api::{self, Name};
+use controller_stub::client::Client;
+
+use super::terminal::print;
+use super::{Reach, Usage};
+use crate::admin::Action;
+
+#[derive(Debug, Subcommand)]
+#[command(
+    after_help = "Examples:\n  livepath service fail svm2\n  livepath service restore svm2\n  livepath service maintain svm2 --controller http://127.0.0.1:8300\n\nWith --controller the word goes to the controller, which tells every host; without, to the daemon of this host.\nA service that both hold out comes back when both give it back."
+)]
+pub(super) enum Verb {
+    /// Take a service VM out: no traffic goes there until it is restored
+    Fail(Arguments),
+    /// Give a service VM back; it gets traffic once it answers
+    Restore(Arguments),
+    /// Take a service VM out without calling it failed; needs a controller
+    Maintain(Arguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The service's name
+    name: String,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(reach: &Reach, verb: &Verb) -> anyhow::Result<()> {
+    let (arguments, action) = match verb {
+        Verb::Fail(arguments) => (arguments, api::Action::Fail),
+        Verb::Restore(arguments) => (arguments, api::Action::Restore),
+        Verb::Maintain(arguments) => (arguments, api::Action::Maintain),
+    };
+    match &reach.controller {
+        Some(url) => at_controller(url, arguments, action),
+        None => at_daemon(reach, arguments, action),
+    }
+}
+
+fn at_daemon(reach: &Reach, arguments: &Arguments, action: api::Action) -> anyhow::Result<()> {
+    let order = match action {
+        api::Action::Fail => Action::Fail,
+        api::Action::Restore => Action::Restore,
+        api::Action::Maintain => {
+            let problem =
+                "maintenance is kept by the controller; name it with --controller or LIVEPATH_CONTROLLER";
+            return Err(Usage(problem.to_owned()).into());
+        }
+    };
+    reach.daemon()?.act(&arguments.name, order)?;
+    told(arguments, action, "this host")
+}
+
+fn at_controller(url: &str, arguments: &Arguments, action: api::Action) -> anyhow::Result<()> {
+    let name = Name::new(arguments.name.as_str()).map_err(|error| Usage(error.to_string()))?;
+    let client = Client::new(url).map_err(|error| Usage(error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the client")?;
+    let changed = runtime.block_on(client.act(&name, action))?;
+    if arguments.json {
+        print(&(serde_json::to_string(&changed)? + "\n"))?;
+        return Ok(());
+    }
+    told(arguments, action, "the controller")
+}
+
+fn told(arguments: &Arguments, action: api::Action, whom: &str) -> anyhow::Result<()> {
+    let text = if arguments.json {
+        serde_json::json!({"service": arguments.name, "action": action}).to_string()
+    } else {
+        format!("{action} {}: told {whom}", arguments.name)
+    };
+    print(&(text + "\n"))?;
+    Ok(())
+}

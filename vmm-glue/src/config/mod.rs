@@ -1,0 +1,133 @@
+//! The configuration file: read once, checked whole, then held in types that cannot be wrong.
+//!
+//! ```text
+//! text ── toml, serde ──► file::File ── ports.rs, chains.rs ──► Config
+//!               └── the first fault ──┐        └── every fault ──┐
+//!                                     └──► ConfigError ◄─────────┘   file:line: key = value: problem; remedy
+//! ```
+
+mod chains;
+mod fault;
+mod file;
+mod host;
+mod ports;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use controller_stub::api::{Chain, HostId, Name};
+use controller_stub::client::Client;
+use vhost_backend::host::{HostSpec, Intent};
+use vhost_backend::port::PortSpec;
+
+use self::fault::Findings;
+pub use self::fault::{ConfigError, Fault};
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This host.
+    pub host: HostConfig,
+    /// Where the controller is; without one the file's chains are in force.
+    pub controller: Option<ControllerConfig>,
+    /// Its ports; port `i` is [`PortId`](vhost_backend::chain::PortId) `i`.
+    pub ports: Vec<PortConfig>,
+    /// The file's chains and policies, of generation 0.
+    pub intent: Intent,
+    /// The same chains in the controller's words, for it to adopt.
+    pub offer: BTreeMap<Name, Chain>,
+}
+
+/// `[host]`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostConfig {
+    /// Unique among hosts.
+    pub id: HostId,
+    /// For people.
+    pub name: Name,
+    /// The core the worker is pinned to.
+    pub cpu: Option<usize>,
+    /// Socket of the command line.
+    pub admin: PathBuf,
+}
+
+impl HostConfig {
+    /// What the backend needs to know.
+    #[must_use]
+    pub fn spec(&self) -> HostSpec {
+        HostSpec { id: self.id.get(), cpu: self.cpu }
+    }
+}
+
+/// `[controller]`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControllerConfig {
+    /// `http://HOST:PORT`; [`Client::new`] takes it.
+    pub url: String,
+}
+
+/// `[[port]]`, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PortConfig {
+    /// Its name, also that of the service behind it.
+    pub name: Name,
+    /// Identity of the service VM; every service port has one.
+    pub uuid: Option<String>,
+    /// What the backend needs to know.
+    pub spec: PortSpec,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or everything that is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks the text of the file `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Faults`]: the first thing that is not TOML of the right keys and types, or else all that is wrong
+    /// with what the file says.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let mut findings = Findings::new(text);
+        let checked = match toml::from_str(text) {
+            Ok(file) => check(&file, &mut findings),
+            Err(error) => {
+                findings.add_toml(&error);
+                None
+            }
+        };
+        match checked {
+            Some(config) if findings.is_empty() => Ok(config),
+            _ => Err(ConfigError::Faults { path: path.to_owned(), faults: findings.into_faults() }),
+        }
+    }
+}
+
+fn check(file: &file::File, findings: &mut Findings<'_>) -> Option<Config> {
+    let host = host::check(&file.host, findings);
+    let controller = file.controller.as_ref().and_then(|controller| {
+        let url = controller.url.get_ref().clone();
+        if let Err(error) = Client::new(&url) {
+            findings.add(
+                "controller: url",
+                controller.url.span(),
+                error.to_string(),
+                "e.g. http://127.0.0.1:8300",
+            );
+            return None;
+        }
+        Some(ControllerConfig { url })
+    });
+    let ports = ports::check(&file.ports, findings);
+    let chains = chains::check(file, &ports, findings);
+    Some(Config { host: host?, controller, ports, intent: chains.intent, offer: chains.offer })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+//! `[[port]]`: one vNIC each. Names, sockets, addresses and identities are unique; a key is given where it means
+//! something; what this version does not serve is said, not ignored.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+
+use controller_stub::api::Name;
+use toml::Spanned;
+use vhost_backend::chain::SiDecrement;
+use vhost_backend::device::{MAX_QUEUE_PAIRS, Mode};
+use vhost_backend::frame::Mac;
+use vhost_backend::liveness::Profile;
+use vhost_backend::port::{PortSpec, Role, ServiceSpec};
+
+use super::PortConfig;
+use super::fault::Findings;
+use super::file;
+use super::host::remedy;
+
+/// Largest frame a driver is told to send, without its Ethernet header.
+const MTU: u16 = 1500;
+/// Longest path of a Unix socket, without the byte that ends it.
+const SOCKET_PATH: usize = 107;
+
+/// Checks every port. A port with a fault is left out, or kept as far as other ports and chains can refer to it.
+pub(super) fn check(ports: &[file::Port], findings: &mut Findings<'_>) -> Vec<PortConfig> {
+    if ports.is_empty() {
+        findings.missing("[[port]]", &(0..0), "there is no port", "give one [[port]] for each vNIC");
+    }
+    let mut seen = Seen::default();
+    ports.iter().filter_map(|port| Check { port, findings }.port(&mut seen)).collect()
+}
+
+/// Who has what already.
+#[derive(Default)]
+struct Seen {
+    names: HashMap<String, Range<usize>>,
+    sockets: HashMap<std::path::PathBuf, String>,
+    macs: HashMap<[u8; 6], String>,
+    uuids: HashMap<String, String>,
+}
+
+struct Check<'a, 'b> {
+    port: &'a file::Port,
+    findings: &'a mut Findings<'b>,
+}
+
+impl Check<'_, '_> {
+    fn port(mut self, seen: &mut Seen) -> Option<PortConfig> {
+        let name = self.name(seen);
+        let role = self.role();
+        let mac = self.mac(seen);
+        self.socket(seen);
+        let queue_pairs = self.queues();
+        let uuid = self.uuid(role.as_ref(), seen);
+        let mode = match self.port.mode {
+            file::Mode::Server => Mode::Server,
+            file::Mode::Client => Mode::Client,
+        };
+        let spec = PortSpec {
+            name: self.port.name.get_ref().clone(),
+            socket: self.port.socket.get_ref().clone(),
+            mode,
+            mac: mac.unwrap_or_default(),
+            mtu: MTU,
+            queue_pairs,
+            role: role?,
+        };
+        Some(PortConfig { name: name?, uuid, spec })
+    }
+
+    fn fault<T>(
+        &mut self,
+        key: &str,
+        at: &Spanned<T>,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let key = format!("port {}: {key}", self.port.name.get_ref());
+        self.findings.add(key, at.span(), problem, remedy);
+    }
+
+    fn name(&mut self, seen: &mut Seen) -> Option<Name> {
+        let port = self.port;
+        let text = port.name.get_ref().clone();
+        if let Some(first) = seen.names.insert(text.clone(), port.name.span()) {
+            let line = self.findings.line(first.start);
+            self.fault(
+                "name",
+                &port.name,
+                format!("line {line} has a port of that name"),
+                "give every port its own name",
+            );
+        }
+        match Name::new(text) {
+            Ok(name) => Some(name),
+            Err(error) => {
+                self.fault("name", &port.name, "is no name", remedy(&error.to_string()));
+                None
+            }
+        }
+    }
+
+    fn role(&mut self) -> Option<Role> {
+        let port = self.port;
+        match port.role.get_ref() {
+            file::Role::Tenant => {
+                self.no_service_keys();
+                Some(Role::Tenant)
+            }
+            file::Role::Service => Some(Role::Service(self.service())),
+            file::Role::Tap | file::Role::Uplink => {
+                let problem = "tap and uplink ports are not in this version";
+                self.fault("role", &port.role, problem, "remove the port, or use tenant or service");
+                None
+            }
+        }
+    }
+
+    /// A tenant's traffic is chained, not monitored.
+    fn no_service_keys(&mut self) {
+        let port = self.port;
+        let given = [
+            ("uuid", port.uuid.as_ref().map(Spanned::span)),
+            ("carrier", port.carrier.as_ref().map(Spanned::span)),
+            ("si_decrement", port.si_decrement.as_ref().map(Spanned::span)),
+            ("liveness", port.liveness.as_ref().map(Spanned::span)),
+            ("hold", port.hold.as_ref().map(Spanned::span)),
+            ("retain", port.retain.as_ref().map(Spanned::span)),
+            ("offload", port.offload.as_ref().map(Spanned::span)),
+        ];
+        for (key, span) in given {
+            let Some(span) = span else { continue };
+            let at = Spanned::new(span, ());
+            self.fault(
+                key,
+                &at,
+                "means nothing on a tenant port",
+                "remove the key or make the role \"service\"",
+            );
+        }
+    }
+
+    fn service(&mut self) -> ServiceSpec {
+        let port = self.port;
+        if let Some(carrier) = &port.carrier
+            && *carrier.get_ref() != file::Carrier::Nsh
+        {
+            self.fault("carrier", carrier, "is not in this version", "remove the key or set \"nsh\"");
+        }
+        if let Some(offload) = &port.offload
+            && *offload.get_ref() != file::Offload::Software
+        {
+            self.fault("offload", offload, "is not in this version", "remove the key or set \"software\"");
+        }
+        for (key, given) in [("hold", &port.hold), ("retain", &port.retain)] {
+            if let Some(size) = given
+                && size.get_ref() != "0"
+            {
+                self.fault(key, size, "keeping frames is not in this version", "remove the key or set \"0\"");
+            }
+        }
+        let si_decrement = match port.si_decrement.as_ref().map(Spanned::get_ref) {
+            Some(file::SiDecrement::Service) => SiDecrement::Service,
+            Some(file::SiDecrement::Proxy) | None => SiDecrement::Proxy,
+        };
+        ServiceSpec { profile: self.profile(), si_decrement }
+    }
+
+    fn profile(&mut self) -> Profile {
+        let Some(liveness) = &self.port.liveness else { return Profile::DEFAULT };
+        let profile = match liveness.get_ref() {
+            file::Liveness::Profile(name) => match name.as_str() {
+                "default" => Profile::DEFAULT,
+                "fast" => Profile::FAST,
+                "relaxed" => Profile::RELAXED,
+                _ => {
+                    let remedy = "use \"default\", \"fast\", \"relaxed\" or a table of timers";
+                    self.fault("liveness", liveness, "there is no such profile", remedy);
+                    return Profile::DEFAULT;
+                }
+            },
+            file::Liveness::Timers(timers) => timers.profile(),
+        };
+        if let Err(error) = profile.check() {
+            self.fault(
+                "liveness",
+                liveness,
+                error.to_string(),
+                "see the named profiles for sizes that fit together",
+            );
+        }
+        profile
+    }
+
+    fn mac(&mut self, seen: &mut Seen) -> Option<[u8; 6]> {
+        let port = self.port;
+        let Some(mac) = parse_mac(port.mac.get_ref()) else {
+            self.fault(
+                "mac",
+                &port.mac,
+                "is no MAC address",
+                "write six hex pairs, e.g. \"52:54:00:00:01:01\"",
+            );
+            return None;
+        };
+        if !Mac(mac).is_station() {
+            let remedy = "a vNIC has an individual address, e.g. \"52:54:00:00:01:01\"";
+            self.fault("mac", &port.mac, "is zero or a group address", remedy);
+        }
+        if let Some(other) = seen.macs.insert(mac, port.name.get_ref().clone()) {
+            self.fault("mac", &port.mac, format!("port {other} has it"), "give every port its own address");
+        }
+        Some(mac)
+    }
+
+    fn socket(&mut self, seen: &mut Seen) {
+        let port = self.port;
+        let path = port.socket.get_ref();
+        if path.as_os_str().is_empty() || path.as_os_str().len() > SOCKET_PATH {
+            let problem = format!("a socket's path has 1 to {SOCKET_PATH} bytes");
+            self.fault("socket", &port.socket, problem, "choose a shorter path, e.g. below /run/livepath");
+            return;
+        }
+        if let Some(other) = seen.sockets.insert(path.clone(), port.name.get_ref().clone()) {
+            self.fault(
+                "socket",
+                &port.socket,
+                format!("port {other} has it"),
+                "give every port its own socket",
+            );
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            let problem = format!("the folder {} does not exist", folder.display());
+            self.fault("socket", &port.socket, problem, format!("make it: mkdir -p {}", folder.display()));
+        }
+    }
+
+    fn queues(&mut self) -> u16 {
+        let port = self.port;
+        match u16::try_from(*port.queues.get_ref()) {
+            Ok(pairs) if (1..=MAX_QUEUE_PAIRS).contains(&pairs) => pairs,
+            _ => {
+                let remedy = format!("use 1 to {MAX_QUEUE_PAIRS}");
+                self.fault("queues", &port.queues, "a vNIC cannot have that many queue pairs", remedy);
+                1
+            }
+        }
+    }
+
+    fn uuid(&mut self, role: Option<&Role>, seen: &mut Seen) -> Option<String> {
+        let port = self.port;
+        let Some(given) = &port.uuid else {
+            if matches!(role, Some(Role::Service(_))) {
+                let key = format!("port {}: uuid", port.name.get_ref());
+                let problem = "is missing; reports and tables name a service VM by it";
+                let remedy = "give the VM's UUID, e.g. uuid = \"0d1a7e6a-6d0c-4f0b-9f5e-000000000001\"";
+                self.findings.missing(key, &port.name.span(), problem, remedy);
+            }
+            return None;
+        };
+        let text = given.get_ref().to_ascii_lowercase();
+        if !is_uuid(&text) {
+            self.fault("uuid", given, "is no UUID", "write 32 hex digits as 8-4-4-4-12");
+        } else if let Some(other) = seen.uuids.insert(text.clone(), port.name.get_ref().clone()) {
+            self.fault("uuid", given, format!("port {other} has it"), "give every service VM its own");
+        }
+        Some(text)
+    }
+}
+
+impl file::Timers {
+    /// What is given, and `default` for the rest; timers that follow from the interval follow it.
+    fn profile(&self) -> Profile {
+        let base = Profile::DEFAULT;
+        let interval = self.interval.unwrap_or(base.interval);
+        let multiplier = self.multiplier.unwrap_or(base.multiplier);
+        Profile {
+            interval,
+            timeout: self.timeout.unwrap_or(interval),
+            multiplier,
+            idle_interval: self.idle_interval.unwrap_or(interval.saturating_mul(10)),
+            stall: self.stall.unwrap_or(interval.saturating_mul(multiplier)),
+            recover: self.recover.unwrap_or(base.recover),
+            hold_down: self.hold_down.unwrap_or(base.hold_down),
+            hold_down_max: self.hold_down_max.unwrap_or(base.hold_down_max),
+        }
+    }
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut pairs = text.split(':');
+    for byte in &mut mac {
+        let pair =
+            pairs.next().filter(|pair| pair.len() == 2 && pair.bytes().all(|c| c.is_ascii_hexdigit()))?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    pairs.next().is_none().then_some(mac)
+}
+
+fn is_uuid(text: &str) -> bool {
+    let groups: Vec<&str> = text.split('-').collect();
+    let lengths = groups.iter().map(|group| group.len());
+    lengths.eq([8, 4, 4, 4, 12]) && groups.iter().all(|group| group.bytes().all(|c| c.is_ascii_hexdigit()))
+}

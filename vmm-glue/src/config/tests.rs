@@ -1,0 +1,328 @@
+use std::path::{Path, PathBuf};
+
+use rstest::rstest;
+use vhost_backend::chain::PortId;
+use vhost_backend::frame::VlanId;
+use vhost_backend::liveness::Profile;
+use vhost_backend::port::Role;
+
+use super::{Config, ConfigError};
+
+/// The folder `/tmp` is there on every machine the tests run on.
+const GOOD: &str = r#"[host]
+id = 1
+name = "host-a"
+admin = "/tmp/admin.sock"
+
+[[port]]
+name = "vm5"
+role = "tenant"
+socket = "/tmp/vm5.sock"
+mac = "52:54:00:00:00:05"
+
+[[port]]
+name = "svm1"
+role = "service"
+uuid = "0d1a7e6a-6d0c-4f0b-9f5e-000000000001"
+socket = "/tmp/svm1.sock"
+mac = "52:54:00:00:01:01"
+liveness = { interval = "20ms", multiplier = 4 }
+
+[[port]]
+name = "svm2"
+role = "service"
+uuid = "0d1a7e6a-6d0c-4f0b-9f5e-000000000002"
+socket = "/tmp/svm2.sock"
+mac = "52:54:00:00:01:02"
+si_decrement = "service"
+
+[[chain]]
+name = "inspect"
+[[chain.path]]
+spi = 1
+hops = ["svm1", "svm2"]
+reverse_spi = 101
+[[chain.path]]
+spi = 2
+hops = ["svm1"]
+
+[[policy]]
+chain = "inspect"
+priority = 200
+[[policy]]
+chain = "inspect"
+priority = 100
+from = ["vm5"]
+match = { src = "10.0.0.5", dst = "10.0.0.0/24", proto = "tcp", dport = "80-443" }
+"#;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("t.toml"))
+}
+
+fn faults(text: &str) -> String {
+    parse(text).expect_err("a fault").to_string()
+}
+
+#[test]
+fn a_good_file_is_held_in_the_datapaths_types() {
+    let config = parse(GOOD).unwrap();
+    assert_eq!((config.host.id.get(), config.host.name.as_str()), (1, "host-a"));
+    assert_eq!(config.host.admin, PathBuf::from("/tmp/admin.sock"));
+    assert_eq!(config.ports[0].spec.role, Role::Tenant);
+    let Role::Service(service) = &config.ports[1].spec.role else { panic!("svm1 is a service") };
+    let interval = std::time::Duration::from_millis(20);
+    let timers = (service.profile.interval, service.profile.timeout, service.profile.multiplier);
+    assert_eq!(timers, (interval, interval, 4));
+    assert_eq!((service.profile.idle_interval, service.profile.stall), (10 * interval, 4 * interval));
+    assert_eq!(service.profile.hold_down, Profile::DEFAULT.hold_down);
+    let chain = &config.intent.chains[0];
+    assert_eq!(chain.paths[0].hops, [PortId::new(1), PortId::new(2)]);
+    // The first path listed is preferred, and the lowest priority is asked first.
+    assert_eq!(chain.paths.iter().map(|path| path.preference).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(config.intent.policies[0].from, Some(vec![PortId::new(0)]));
+    assert_eq!(config.intent.policies[1].from, None);
+    assert!(config.intent.policies[0].priority < config.intent.policies[1].priority);
+    let offer = &config.offer["inspect"];
+    assert_eq!(offer.paths.len(), 2);
+    assert_eq!(offer.policies.iter().map(|policy| policy.priority).collect::<Vec<_>>(), [100, 200]);
+}
+
+#[rstest]
+#[case::unknown_key(
+    "id = 1\n",
+    "id = 1\ncolour = 3\n",
+    "3: [host] colour: unknown field `colour`; expected one of"
+)]
+#[case::unknown_table(
+    "[[policy]]",
+    "[[polizei]]",
+    "41: [[polizei]]: unknown field `polizei`; expected one of"
+)]
+#[case::wrong_type(
+    "id = 1\n",
+    "id = \"one\"\n",
+    "2: [host] id = \"one\": invalid type: string \"one\"; expected u16"
+)]
+#[case::not_toml("id = 1\n", "id = \n", "2: [host] id")]
+#[case::missing_key("mac = \"52:54:00:00:00:05\"\n", "", "6: [[port]]: missing field `mac`")]
+#[case::unknown_role(
+    "role = \"tenant\"",
+    "role = \"guest\"",
+    "8: [[port]] role = \"guest\": unknown variant `guest`; expected one of"
+)]
+#[case::unknown_timer("multiplier = 4", "patience = 4", "18: [[port]] liveness")]
+#[case::bad_duration("\"20ms\"", "\"20 parsecs\"", "18: [[port]] liveness")]
+#[case::host_zero("id = 1\n", "id = 0\n", "2: host: id = 0: is no host number; use 1 to 65535")]
+#[case::host_name(
+    "\"host-a\"",
+    "\"host a\"",
+    "3: host: name = \"host a\": is no name; use 1 to 64 of A-Z a-z 0-9"
+)]
+#[case::workers(
+    "id = 1\n",
+    "id = 1\nworkers = 2\n",
+    "3: host: workers = 2: this version runs one worker; remove the key or set 1"
+)]
+#[case::cpus("id = 1\n", "id = 1\ncpus = [0, 1]\n", "3: host: cpus = [0, 1]: this version runs one worker")]
+#[case::metrics(
+    "id = 1\n",
+    "id = 1\nmetrics = \"127.0.0.1:9300\"\n",
+    "metrics are not served in this version; remove the key"
+)]
+#[case::admin_folder(
+    "/tmp/admin.sock",
+    "/nowhere/admin.sock",
+    "4: host: admin = \"/nowhere/admin.sock\": the folder /nowhere does not exist; make it (mkdir -p /nowhere)"
+)]
+#[case::controller_url(
+    "[[chain]]\n",
+    "[controller]\nurl = \"https://c:8300\"\n[[chain]]\n",
+    "controller: url = \"https://c:8300\":"
+)]
+#[case::same_name(
+    "name = \"svm2\"",
+    "name = \"svm1\"",
+    "21: port svm1: name = \"svm1\": line 13 has a port of that name"
+)]
+#[case::same_socket(
+    "/tmp/svm2.sock",
+    "/tmp/svm1.sock",
+    "24: port svm2: socket = \"/tmp/svm1.sock\": port svm1 has it"
+)]
+#[case::same_mac(
+    "52:54:00:00:01:02",
+    "52:54:00:00:01:01",
+    "25: port svm2: mac = \"52:54:00:00:01:01\": port svm1 has it"
+)]
+#[case::same_uuid("000000000002", "000000000001", "port svm1 has it; give every service VM its own")]
+#[case::short_mac(
+    "52:54:00:00:01:02",
+    "52:54:00:00:01",
+    "25: port svm2: mac = \"52:54:00:00:01\": is no MAC address; write six hex pairs"
+)]
+#[case::signed_mac("52:54:00:00:01:02", "52:54:00:00:01:+2", "is no MAC address")]
+#[case::group_mac("52:54:00:00:01:02", "53:54:00:00:01:02", "is zero or a group address")]
+#[case::socket_folder(
+    "/tmp/svm2.sock",
+    "/nowhere/svm2.sock",
+    "24: port svm2: socket = \"/nowhere/svm2.sock\": the folder /nowhere does not exist; make it: mkdir -p /nowhere"
+)]
+#[case::no_uuid(
+    "uuid = \"0d1a7e6a-6d0c-4f0b-9f5e-000000000002\"\n",
+    "",
+    "21: port svm2: uuid: is missing; reports and tables name a service VM by it; give the VM's UUID"
+)]
+#[case::bad_uuid("9f5e-000000000002", "9f5e-2", "is no UUID; write 32 hex digits as 8-4-4-4-12")]
+#[case::queues(
+    "role = \"tenant\"",
+    "role = \"tenant\"\nqueues = 0",
+    "9: port vm5: queues = 0: a vNIC cannot have that many queue pairs; use 1 to 64"
+)]
+#[case::tenant_liveness(
+    "role = \"tenant\"",
+    "role = \"tenant\"\nliveness = \"fast\"",
+    "9: port vm5: liveness = \"fast\": means nothing on a tenant port; remove the key"
+)]
+#[case::tap(
+    "role = \"tenant\"",
+    "role = \"tap\"",
+    "8: port vm5: role = \"tap\": tap and uplink ports are not in this version"
+)]
+#[case::carrier(
+    "si_decrement = \"service\"",
+    "carrier = \"none\"",
+    "26: port svm2: carrier = \"none\": is not in this version; remove the key or set \"nsh\""
+)]
+#[case::offload(
+    "si_decrement = \"service\"",
+    "offload = \"metadata\"",
+    "offload = \"metadata\": is not in this version; remove the key or set \"software\""
+)]
+#[case::hold(
+    "si_decrement = \"service\"",
+    "hold = \"8MiB\"",
+    "hold = \"8MiB\": keeping frames is not in this version; remove the key or set \"0\""
+)]
+#[case::retain(
+    "si_decrement = \"service\"",
+    "retain = \"1MiB\"",
+    "retain = \"1MiB\": keeping frames is not in this version"
+)]
+#[case::profile(
+    "si_decrement = \"service\"",
+    "liveness = \"slow\"",
+    "26: port svm2: liveness = \"slow\": there is no such profile; use \"default\", \"fast\", \"relaxed\""
+)]
+#[case::timers(
+    "multiplier = 4",
+    "multiplier = 1",
+    "18: port svm1: liveness = { interval = \"20ms\", multiplier = 1 }: multiplier must be at least 2"
+)]
+#[case::hop_unknown(
+    "hops = [\"svm1\"]",
+    "hops = [\"svm9\"]",
+    "36: chain inspect: path 2: hops = [\"svm9\"]: there is no port svm9"
+)]
+#[case::hop_tenant(
+    "hops = [\"svm1\"]",
+    "hops = [\"vm5\"]",
+    "vm5 is not a service port; name service ports of this file"
+)]
+#[case::no_hops("hops = [\"svm1\"]", "hops = []", "a path has 1 to 255 hops")]
+#[case::spi_twice("spi = 2", "spi = 1", "35: chain inspect: path: spi = 1: a path of chain inspect has it")]
+#[case::reverse_twice(
+    "reverse_spi = 101",
+    "reverse_spi = 1",
+    "reverse_spi = 1: a path of chain inspect has it"
+)]
+#[case::spi_large(
+    "spi = 2",
+    "spi = 16777216",
+    "35: chain inspect: path: spi = 16777216: is no service path identifier, which has 24 bits; use 0 to 16777215"
+)]
+#[case::policy_chain(
+    "chain = \"inspect\"\npriority = 100",
+    "chain = \"expect\"\npriority = 100",
+    "42: policy 2: chain = \"expect\": there is no such chain; name a [[chain]]"
+)]
+#[case::from_service("from = [\"vm5\"]", "from = [\"svm1\"]", "svm1 is not a tenant port")]
+#[case::from_nobody("from = [\"vm5\"]", "from = []", "names no port; name tenant ports, or remove the key")]
+#[case::prefix(
+    "\"10.0.0.0/24\"",
+    "\"10.0.0.9/24\"",
+    "45: policy 2: match.dst = \"10.0.0.9/24\": is no prefix; clear the bits behind the prefix length"
+)]
+#[case::range(
+    "\"80-443\"",
+    "\"443-80\"",
+    "policy 2: match.dport = \"443-80\": is no port or range of ports; give the smaller port first"
+)]
+#[case::protocol(
+    "\"tcp\"",
+    "\"tpc\"",
+    "policy 2: match.proto = \"tpc\": is no protocol; write tcp, udp, sctp"
+)]
+#[case::ports_of_icmp("\"tcp\"", "\"icmp\"", "protocol 1 has no ports")]
+#[case::versions(
+    "src = \"10.0.0.5\"",
+    "src = \"::5\"",
+    "are of different IP versions; use addresses of one IP version"
+)]
+#[case::vlan(
+    "proto = \"tcp\"",
+    "vlan = 4096, proto = \"tcp\"",
+    "policy 2: match.vlan = 4096: is no VLAN id; use 0 to 4095"
+)]
+fn a_fault_is_told_with_line_key_value_and_remedy(#[case] good: &str, #[case] bad: &str, #[case] told: &str) {
+    assert!(GOOD.contains(good), "the case changes nothing");
+    // The last one, which is that of the port, path or policy the case is about.
+    let text = match GOOD.rfind(good) {
+        Some(at) => format!("{}{bad}{}", &GOOD[..at], &GOOD[at + good.len()..]),
+        None => String::new(),
+    };
+    let message = faults(&text);
+    let first = message.lines().next().unwrap();
+    assert!(first.contains(told), "not told \"{told}\" but:\n{message}");
+    // What refers to something that is wrong may be told too.
+    assert!(message.lines().all(|line| line.starts_with("t.toml:")), "{message}");
+}
+
+#[test]
+fn every_semantic_fault_is_told_at_once_in_the_order_of_the_file() {
+    let text = GOOD
+        .replace("id = 1\n", "id = 0\n")
+        .replace("00:01:01", "01")
+        .replace("dport = \"80-443\"", "dport = \"x\"");
+    let message = faults(&text);
+    let lines: Vec<&str> = message.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(lines, ["t.toml:2", "t.toml:17", "t.toml:45"], "{message}");
+}
+
+#[test]
+fn vlans_are_matched_without_a_controller_only() {
+    let text = GOOD.replace("proto = \"tcp\"", "vlan = 7, proto = \"tcp\"");
+    let config = parse(&text).unwrap();
+    assert_eq!(config.intent.policies[0].matches.vlan.map(VlanId::get), Some(7));
+    let message = faults(&(text + "[controller]\nurl = \"http://127.0.0.1:8300\"\n"));
+    assert!(message.contains("the controller of this version cannot match VLANs"), "{message}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = Config::load(Path::new("/nowhere/livepathd.toml")).unwrap_err();
+    assert!(error.to_string().contains("/nowhere/livepathd.toml"));
+    assert!(matches!(error, ConfigError::Read { .. }));
+}
+
+/// The example of the documents, with its sockets where this test may have them.
+#[test]
+fn the_example_is_a_good_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let example = include_str!("../../../docs/example.toml");
+    let text = example.replace("/run/livepath", &folder.path().display().to_string());
+    let config = Config::parse(&text, Path::new("example.toml")).unwrap();
+    assert_eq!((config.ports.len(), config.intent.chains.len(), config.intent.policies.len()), (6, 1, 1));
+    let with_controller = text.replace("# [controller]", "[controller]").replace("# url", "url");
+    assert!(Config::parse(&with_controller, Path::new("example.toml")).unwrap().controller.is_some());
+}

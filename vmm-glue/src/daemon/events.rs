@@ -1,0 +1,91 @@
+//! The workers' events: each becomes a log line, an entry of the history and, of a service, a report.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+
+use controller_stub::api;
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use vhost_backend::chain::PortId;
+use vhost_backend::telemetry::{Event, EventKind, EventReceiver};
+use vhost_backend::worker::monotonic_now;
+
+use super::Shared;
+use super::history::Occurrence;
+use super::shared::lock;
+
+/// The end of the workers' channel.
+#[derive(Debug)]
+pub(super) struct EventSink {
+    receiver: EventReceiver,
+    shared: Arc<Shared>,
+}
+
+impl EventSink {
+    pub(super) fn new(receiver: EventReceiver, shared: Arc<Shared>) -> Self {
+        Self { receiver, shared }
+    }
+
+    fn take(&self, event: &Event) {
+        let name = |port: PortId| {
+            let config = self.shared.config();
+            config.ports.get(port.index()).map_or_else(String::new, |port| port.name.to_string())
+        };
+        let occurrence = match &event.kind {
+            EventKind::PortUp(port) => Occurrence::PortUp { port: name(*port) },
+            EventKind::PortDown(port) => Occurrence::PortDown { port: name(*port) },
+            EventKind::RingBroken(port, why) => {
+                Occurrence::RingBroken { port: name(*port), reason: why.to_string() }
+            }
+            EventKind::Service(port, transition) => {
+                // The controller first: it waits for this, the log does not.
+                if let Some(link) = &self.shared.link {
+                    link.transition(*port, transition, &self.shared.host);
+                }
+                let evidence = transition.evidence;
+                Occurrence::Service {
+                    service: name(*port),
+                    from: transition.from.name().to_owned(),
+                    to: transition.to.name().to_owned(),
+                    cause: transition.cause.name().to_owned(),
+                    evidence: api::Evidence {
+                        attached: evidence.attached,
+                        driver: evidence.driver,
+                        service: evidence.service,
+                        forwarding: evidence.forwarding,
+                    },
+                }
+            }
+            EventKind::Tables(generation) => Occurrence::Tables { generation: generation.0 },
+        };
+        self.shared.record(event.at, occurrence);
+    }
+
+    fn count_lost(&self) {
+        let lost = self.receiver.lost();
+        let known = std::mem::replace(&mut *lock(&self.shared.events_lost), lost);
+        if lost > known {
+            self.shared.record(monotonic_now(), Occurrence::EventsLost { count: lost - known });
+            // A transition may be among them: the controller hears of every service anew.
+            if let Some(link) = &self.shared.link {
+                link.report_all(&self.shared);
+            }
+        }
+    }
+}
+
+impl MutEventSubscriber for EventSink {
+    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
+        self.receiver.clear();
+        while let Some(event) = self.receiver.try_next() {
+            self.take(&event);
+        }
+        self.count_lost();
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let fd = self.receiver.as_fd().as_raw_fd();
+        if let Err(error) = ops.add(Events::new_raw(fd, EventSet::IN)) {
+            log::error!(error:%; "the workers' events are not heard");
+        }
+    }
+}

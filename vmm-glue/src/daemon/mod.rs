@@ -1,0 +1,200 @@
+//! The host daemon: a backend, an agent when there is a controller, and a control loop.
+//!
+//! ```text
+//!                    ┌── events.rs ◄── events' descriptor ◄── workers
+//!  event-manager ────┼── admin::server ◄── admin socket, bell
+//!  (one thread)      └── signals.rs ◄── signalfd: SIGTERM, SIGINT stop; SIGHUP re-reads the file
+//!                              │
+//!                              ▼
+//!                           Shared: Host, history, operators' words ──► agent (thread) ──► controller
+//! ```
+
+mod events;
+mod history;
+mod operator;
+mod reload;
+mod shared;
+mod signals;
+mod view;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
+use thiserror::Error;
+use vhost_backend::host::{Host, HostError};
+use vhost_backend::telemetry;
+use vhost_backend::worker::monotonic_now;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use self::events::EventSink;
+pub use self::history::{Entry, Occurrence};
+pub use self::reload::ReloadError;
+pub(crate) use self::shared::Shared;
+pub use self::signals::Signals;
+use crate::admin::Status;
+use crate::admin::server::{AdminServer, listen_on};
+use crate::agent::{Agent, Link};
+use crate::config::{Config, ConfigError};
+
+/// Why a daemon did not start.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The backend did not.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The admin socket cannot be served.
+    #[error("cannot listen on the admin socket {path}", path = .path.display())]
+    Admin {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread or descriptor could not be had.
+    #[error("cannot start the control loop")]
+    Loop(#[source] io::Error),
+    /// The agent did not start.
+    #[error("cannot start the agent")]
+    Agent(#[source] io::Error),
+}
+
+/// A running daemon. Dropping it stops it.
+#[derive(Debug)]
+pub struct Daemon {
+    // In the order they end: what feeds the control loop, then the loop, then the backend.
+    agent: Option<Agent>,
+    control: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
+
+impl Daemon {
+    /// Starts everything the configuration names; the process's signals are left alone.
+    ///
+    /// # Errors
+    /// See [`DaemonError`]; nothing is left running.
+    pub fn start(config: Config) -> Result<Self, DaemonError> {
+        Self::start_with(config, None)
+    }
+
+    /// The same, obeying the process's signals: SIGHUP re-reads the file, SIGTERM and SIGINT end [`Daemon::wait`].
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_with_signals(config: Config, signals: Signals, file: PathBuf) -> Result<Self, DaemonError> {
+        Self::start_with(config, Some((signals, file)))
+    }
+
+    fn start_with(config: Config, signals: Option<(Signals, PathBuf)>) -> Result<Self, DaemonError> {
+        let admin = config.host.admin.clone();
+        let listener =
+            listen_on(&admin).map_err(|source| DaemonError::Admin { path: admin.clone(), source })?;
+        let bell = EventFd::new(EFD_NONBLOCK).map_err(DaemonError::Loop)?;
+        let (sender, receiver) = telemetry::events().map_err(DaemonError::Loop)?;
+        let ports = config.ports.iter().map(|port| port.spec.clone()).collect();
+        let host = Host::start(&config.host.spec(), ports, &config.intent, sender);
+        let host = host.inspect_err(|_| drop(std::fs::remove_file(&admin)))?;
+        let link = config.controller.as_ref().map(|controller| Arc::new(Link::new(&controller.url, &config)));
+        let ports = config.ports.len();
+        let shared = Arc::new(Shared::new(config, host, bell, link));
+        shared.record(monotonic_now(), Occurrence::Started { ports });
+
+        let mut subscribers: Vec<Box<dyn MutEventSubscriber + Send>> = vec![
+            Box::new(EventSink::new(receiver, Arc::clone(&shared))),
+            Box::new(AdminServer::new(listener, admin, Arc::clone(&shared))),
+        ];
+        if let Some((signals, file)) = signals {
+            subscribers.push(Box::new(signals::Obedience::new(signals, file, Arc::clone(&shared))));
+        }
+        let control = run(subscribers, Arc::clone(&shared)).map_err(DaemonError::Loop)?;
+        let mut daemon = Self { agent: None, control: Some(control), shared };
+        daemon.agent = Agent::start(&daemon.shared).map_err(DaemonError::Agent)?;
+        Ok(daemon)
+    }
+
+    /// The backend.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.shared.host
+    }
+
+    /// The part that talks to the controller, if there is one.
+    #[must_use]
+    pub fn agent(&self) -> Option<&Agent> {
+        self.agent.as_ref()
+    }
+
+    /// Everything as it is now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    /// The history above the id `since`, oldest first.
+    #[must_use]
+    pub fn events(&self, since: u64) -> Vec<Entry> {
+        self.shared.events_after(since, usize::MAX)
+    }
+
+    /// Puts the chains and policies of another configuration in force; see [`ReloadError`] for what cannot change.
+    ///
+    /// # Errors
+    /// Nothing changed.
+    pub fn reload(&self, config: Config) -> Result<(), ReloadError> {
+        self.shared.reload(config)
+    }
+
+    /// Re-reads a file, as SIGHUP does. A bad file changes nothing; what came of it is logged.
+    pub fn reload_file(&self, file: &std::path::Path) {
+        self.shared.reload_from(Config::load(file));
+    }
+
+    /// Waits until a signal asks for the end.
+    pub fn wait(mut self) {
+        if let Some(control) = self.control.take() {
+            let _ = control.join();
+        }
+    }
+
+    /// Ends everything: the agent hands in what it can within a moment, the backend hangs up on every VMM.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            agent.stop();
+        }
+        self.shared.stop();
+        if let Some(control) = self.control.take() {
+            let _ = control.join();
+        }
+    }
+}
+
+/// The control loop on a thread of its own.
+fn run(
+    subscribers: Vec<Box<dyn MutEventSubscriber + Send>>,
+    shared: Arc<Shared>,
+) -> io::Result<JoinHandle<()>> {
+    let mut manager = EventManager::new().map_err(|error| io::Error::other(error.to_string()))?;
+    for subscriber in subscribers {
+        manager.add_subscriber(subscriber);
+    }
+    std::thread::Builder::new().name("control".into()).spawn(move || {
+        while !shared.is_stopping() {
+            if let Err(error) = manager.run() {
+                log::error!(error:%; "the control loop cannot wait for events");
+                return;
+            }
+        }
+    })
+}
+
+/// What came of reading a file, as [`Daemon::reload_file`] takes it.
+pub(crate) type Loaded = Result<Config, ConfigError>;

@@ -1,0 +1,145 @@
+//! What the control loop, the agent and the daemon's owner work on together.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use controller_stub::api::Name;
+use vhost_backend::chain::PortId;
+use vhost_backend::host::Host;
+use vhost_backend::liveness::Timestamp;
+use vhost_backend::worker::monotonic_now;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::history::{Entry, History, Occurrence};
+use super::operator::Holds;
+use crate::admin::{Action, Answer, Refusal, Request};
+use crate::agent::Link;
+use crate::config::Config;
+use crate::tables::Directory;
+
+/// The state of a daemon. Locks are held for moments and never two at a time.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) host: Host,
+    pub(crate) directory: Directory,
+    /// The agent's mailbox, when there is a controller.
+    pub(crate) link: Option<Arc<Link>>,
+    /// Rung when the history grew or the daemon stops.
+    pub(crate) bell: EventFd,
+    pub(super) started: Timestamp,
+    config: Mutex<Config>,
+    history: Mutex<History>,
+    pub(super) holds: Mutex<Holds>,
+    pub(super) events_lost: Mutex<u64>,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(config: Config, host: Host, bell: EventFd, link: Option<Arc<Link>>) -> Self {
+        Self {
+            directory: Directory::new(&config.ports),
+            host,
+            link,
+            bell,
+            started: monotonic_now(),
+            config: Mutex::new(config),
+            history: Mutex::default(),
+            holds: Mutex::default(),
+            events_lost: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The configuration in force.
+    pub(crate) fn config(&self) -> MutexGuard<'_, Config> {
+        lock(&self.config)
+    }
+
+    /// Something happened: one log line, one entry of the history, and whoever follows hears of it.
+    pub(crate) fn record(&self, at: Timestamp, occurrence: Occurrence) {
+        occurrence.log();
+        lock(&self.history).add(at, occurrence);
+        self.ring();
+    }
+
+    /// The oldest `limit` entries above `since`.
+    pub(crate) fn events_after(&self, since: u64, limit: usize) -> Vec<Entry> {
+        lock(&self.history).after(since, limit)
+    }
+
+    /// Carries out what a client of the admin socket asks, if that takes one line.
+    pub(crate) fn answer(&self, request: Request) -> Answer {
+        match request {
+            Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Service { name, action } => match self.operate(&name, action) {
+                Ok(()) => Answer::Service { name, action },
+                Err(refusal) => Answer::Refused(refusal),
+            },
+            Request::Events { since, .. } => Answer::Events { events: self.events_after(since, usize::MAX) },
+            Request::Capture { .. } => {
+                Answer::Refused(Refusal::new("a capture needs a connection", "ask on the admin socket"))
+            }
+        }
+    }
+
+    fn operate(&self, name: &str, action: Action) -> Result<(), Refusal> {
+        let service = Name::new(name).ok().and_then(|name| self.directory.service(&name));
+        let Some(service) = service else {
+            let services: Vec<&str> = self.directory.services().map(|(name, _)| name.as_str()).collect();
+            let remedy = format!("name one of {}", services.join(", "));
+            return Err(Refusal::new(format!("there is no service {name} on this host"), remedy));
+        };
+        let act = lock(&self.holds).local(service, action == Action::Fail);
+        self.tell(service, act);
+        self.record(monotonic_now(), Occurrence::Operator { service: name.to_owned(), action });
+        Ok(())
+    }
+
+    /// What the controller's operator says of the services of this host.
+    pub(crate) fn controller_holds(&self, held: &BTreeMap<PortId, bool>) {
+        for (service, held) in held {
+            let act = lock(&self.holds).controller(*service, *held);
+            self.tell(*service, act);
+        }
+    }
+
+    fn tell(&self, service: PortId, act: Option<vhost_backend::worker::Act>) {
+        if let Some(act) = act
+            && let Err(error) = self.host.tell(service, act)
+        {
+            log::error!(port = service.get(), error:%; "an operator's word did not reach the datapath");
+        }
+    }
+
+    /// There is no port of that name.
+    pub(crate) fn no_port(&self, name: &str) -> Refusal {
+        let config = self.config();
+        let names: Vec<&str> = config.ports.iter().map(|port| port.name.as_str()).collect();
+        Refusal::new(
+            format!("there is no port {name} on this host"),
+            format!("name one of {}", names.join(", ")),
+        )
+    }
+
+    /// Ends the control loop and every capture.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// The daemon is on its way out.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn ring(&self) {
+        // It can only be full, and then it rings already.
+        let _ = self.bell.write(1);
+    }
+}
+
+/// What a panic left behind is whole: every critical section is a single step.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

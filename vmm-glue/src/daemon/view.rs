@@ -1,0 +1,145 @@
+//! The daemon as operators see it.
+
+use controller_stub::api::{self, State};
+use vhost_backend::device::Mode;
+use vhost_backend::frame::Mac;
+use vhost_backend::host::PortStatus;
+use vhost_backend::liveness;
+use vhost_backend::port::{Role, ServiceStatus};
+use vhost_backend::worker::monotonic_now;
+
+use super::Shared;
+use super::history::wall_time;
+use super::shared::lock;
+use crate::admin::{HostView, Mechanisms, PathView, PortView, Queries, RttView, ServiceView, Status};
+use crate::config::{Config, PortConfig};
+
+impl Shared {
+    /// Everything as it is now.
+    pub(crate) fn status(&self) -> Status {
+        let config = self.config().clone();
+        let statuses = self.host.status();
+        let both = || config.ports.iter().zip(&statuses);
+        Status {
+            host: self.host_view(&config),
+            ports: both().map(|(port, status)| port_view(port, status)).collect(),
+            services: both().filter_map(|(port, status)| self.service_view(port, status)).collect(),
+            paths: self.path_views(&config),
+        }
+    }
+
+    fn host_view(&self, config: &Config) -> HostView {
+        HostView {
+            id: config.host.id.get(),
+            name: config.host.name.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: monotonic_now().saturating_since(self.started).as_secs(),
+            generation: self.host.tables().generation().0,
+            controller: self.link.as_ref().map(|link| link.view()),
+            events_lost: *lock(&self.events_lost),
+        }
+    }
+
+    fn service_view(&self, port: &PortConfig, status: &PortStatus) -> Option<ServiceView> {
+        let service = status.service.as_ref()?;
+        let micros = |time: std::time::Duration| time.as_nanos() as f64 / 1000.0;
+        let counters = service.counters;
+        Some(ServiceView {
+            name: port.name.to_string(),
+            uuid: port.uuid.clone().unwrap_or_default(),
+            state: service.state.name().to_owned(),
+            cause: service.cause.name().to_owned(),
+            evidence: api::Evidence {
+                attached: service.evidence.attached,
+                driver: service.evidence.driver,
+                service: service.evidence.service,
+                forwarding: service.evidence.forwarding,
+            },
+            since: wall_time(service.since),
+            epoch: service.epoch,
+            rtt_us: RttView { p50: service.rtt.p50().map(micros), p99: service.rtt.p99().map(micros) },
+            flaps: counters.flaps,
+            queries: Queries {
+                in_band: counters.in_band,
+                probes: counters.probes,
+                refused: counters.refused,
+                responses: counters.responses,
+                late: counters.late,
+                dropped: counters.dropped,
+                duplicate: counters.duplicate,
+                stale: counters.stale,
+                unknown: counters.unknown,
+                misses: counters.misses,
+            },
+            mechanisms: self.mechanisms(status, service),
+        })
+    }
+
+    fn mechanisms(&self, status: &PortStatus, service: &ServiceStatus) -> Mechanisms {
+        let held = lock(&self.holds).is_held(status.id);
+        let registered = self.link.as_ref().is_some_and(|link| link.is_connected());
+        Mechanisms {
+            data_plane: data_plane(service),
+            control_plane: if registered { State::Up } else { State::Unknown },
+            management: if held { State::Down } else { State::Up },
+        }
+    }
+
+    fn path_views(&self, config: &Config) -> Vec<PathView> {
+        let tables = self.host.tables();
+        let replies: Vec<_> = tables.paths().filter_map(|path| path.reverse_spi).collect();
+        let name = |port: &vhost_backend::chain::PortId| {
+            config.ports.get(port.index()).map_or_else(String::new, |port| port.name.to_string())
+        };
+        let forward = tables.paths().filter(|path| !replies.contains(&path.spi));
+        let view = forward.map(|path| PathView {
+            chain: path.chain.to_owned(),
+            spi: path.spi.get(),
+            state: if path.up { State::Up } else { State::Down },
+            hops: path.hops.iter().map(name).collect(),
+            reverse_spi: path.reverse_spi.map(nsh::Spi::get),
+        });
+        view.collect()
+    }
+}
+
+/// What the proxy says by itself, whatever an operator says.
+fn data_plane(service: &ServiceStatus) -> State {
+    use liveness::State as Session;
+    match service.state {
+        Session::Up | Session::Suspect => State::Up,
+        Session::Failed if service.evidence.service => State::Up,
+        Session::Failed if service.evidence.attached => State::Unknown,
+        Session::Init => State::Unknown,
+        Session::Down | Session::Recovering | Session::Failed => State::Down,
+    }
+}
+
+fn port_view(port: &PortConfig, status: &PortStatus) -> PortView {
+    let counters = &status.counters;
+    PortView {
+        name: port.name.to_string(),
+        role: match port.spec.role {
+            Role::Tenant => "tenant",
+            Role::Service(_) => "service",
+        }
+        .to_owned(),
+        attached: status.attached,
+        connected: status.connected,
+        socket: port.spec.socket.display().to_string(),
+        mode: match port.spec.mode {
+            Mode::Server => "server",
+            Mode::Client => "client",
+        }
+        .to_owned(),
+        mac: Mac(port.spec.mac).to_string(),
+        queues: port.spec.queue_pairs,
+        rx_packets: counters.rx_packets,
+        rx_bytes: counters.rx_bytes,
+        tx_packets: counters.tx_packets,
+        tx_bytes: counters.tx_bytes,
+        reflected: counters.reflected,
+        dropped: counters.dropped(),
+        drops: counters.drops.iter().map(|(reason, count)| (reason.as_str().to_owned(), *count)).collect(),
+    }
+}

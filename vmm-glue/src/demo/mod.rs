@@ -1,0 +1,15 @@
+//! `livepath demo`: the main job on an embedded default.
+//!
+//! ```text
+//! set the stage -> every service Up -> traffic over SPI 1 -> svm2 fails -> noticed -> SPI 2 -> healed -> report
+//! ```
+
+mod play;
+mod recording;
+mod report;
+mod stage;
+mod view;
+
+pub use play::{DemoOptions, play};
+pub use report::{DemoReport, Detection, EvidenceLine, Liveness, Packets, PathLine, Rate, ServiceLine};
+pub use view::View;

@@ -1,0 +1,114 @@
+//! What the demo measured: the JSON object that `livepath demo --json` prints.
+
+use serde::Serialize;
+
+/// The whole result. Times are microseconds since the instant of the fault, on one monotonic clock.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DemoReport {
+    /// What became of the tenants' packets.
+    pub packets: Packets,
+    /// How the fault was noticed; null when nothing failed.
+    pub detection: Option<Detection>,
+    /// The service VMs as they were on the new path.
+    pub services: Vec<ServiceLine>,
+    /// The paths at the same moment.
+    pub paths: Vec<PathLine>,
+    /// The price of watching.
+    pub liveness: Liveness,
+    /// Packets that arrived per microsecond, before the fault and after the switch.
+    pub rate: Rate,
+}
+
+/// Tenant packets, vm5 to vm6.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Packets {
+    /// Put into vm5's ring.
+    pub sent: u64,
+    /// Arrived at vm6, each counted once.
+    pub delivered: u64,
+    /// Sent and never arrived.
+    pub lost: u64,
+    /// Arrived again.
+    pub duplicated: u64,
+    /// Arrived behind a later one of their flow.
+    pub reordered: u64,
+    /// Taken back from a dead service VM's ring and steered anew; this version takes none back, so it is 0.
+    pub salvaged: u64,
+    /// Given back to their classifier at a hop that was down.
+    pub reflected: u64,
+}
+
+/// How the fault was noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Detection {
+    /// The cause the proxy reported.
+    pub cause: String,
+    /// Until the proxy was sure.
+    pub detected_after_us: u64,
+    /// Until the first packet arrived over the new path.
+    pub switched_after_us: u64,
+    /// Until the controller had stored the report.
+    pub reported_after_us: u64,
+    /// Until the controller's table was in force on every host.
+    pub all_hosts_after_us: u64,
+}
+
+/// One service VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServiceLine {
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub state: String,
+    /// Why.
+    pub cause: String,
+    /// What is known.
+    pub evidence: EvidenceLine,
+}
+
+/// The four levels of evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[allow(clippy::struct_excessive_bools, reason = "four levels, each there or not")]
+pub struct EvidenceLine {
+    /// Socket and rings.
+    pub attached: bool,
+    /// The driver takes frames.
+    pub driver: bool,
+    /// Queries are answered.
+    pub service: bool,
+    /// Data frames come back.
+    pub forwarding: bool,
+}
+
+/// One path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PathLine {
+    /// Its identifier.
+    pub spi: u32,
+    /// Up or down.
+    pub state: String,
+}
+
+/// Queries and answers of all service VMs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Liveness {
+    /// Asked.
+    pub queries: u64,
+    /// Of these, on tenant packets.
+    pub in_band: u64,
+    /// Of these, alone.
+    pub probes: u64,
+    /// Answered.
+    pub responses: u64,
+    /// Service VMs taken down that had not failed.
+    pub false_down: u64,
+}
+
+/// Packets per microsecond.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Rate {
+    /// Before the fault.
+    pub before_mpps: f64,
+    /// After the switch.
+    pub after_mpps: f64,
+}

@@ -1,0 +1,65 @@
+//! The one place of this crate where a system call forces `unsafe`: signals as a file descriptor.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// Blocked signals that can be read.
+#[derive(Debug)]
+pub(crate) struct SignalFd(OwnedFd);
+
+impl SignalFd {
+    /// Blocks `signals` for the calling thread and the threads it starts, and makes them readable.
+    pub(crate) fn new(signals: &[libc::c_int]) -> io::Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: `set` is valid for writes of a `sigset_t`; the call initialises it and cannot fail.
+        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+        for signal in signals {
+            // SAFETY: `set` was initialised above; an invalid number is refused and changes nothing.
+            if unsafe { libc::sigaddset(set.as_mut_ptr(), *signal) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        // SAFETY: sigemptyset initialised it.
+        let set = unsafe { set.assume_init() };
+        // SAFETY: `set` is a valid set; a null pointer means that the old mask is not wanted.
+        let error = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        // SAFETY: -1 asks for a new descriptor; `set` is valid for the call.
+        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call returned a new descriptor that nobody else owns.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// The number of the next signal that came, if one did.
+    pub(crate) fn next(&self) -> Option<i32> {
+        // A read gives whole records of 128 bytes; the signal's number is the first word.
+        let mut record = [0; size_of::<libc::signalfd_siginfo>()];
+        let count = rustix::io::read(&self.0, &mut record).ok()?;
+        let number = record.get(..count)?.first_chunk()?;
+        i32::try_from(u32::from_ne_bytes(*number)).ok()
+    }
+
+    /// Waits until a signal came, at most this long.
+    pub(crate) fn wait(&self, limit: Option<Duration>) {
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        // An interrupted wait ends early, as does one that came late: the caller looks again.
+        let _ = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], limit.as_ref());
+    }
+}
+
+impl AsRawFd for SignalFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}

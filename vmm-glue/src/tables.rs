@@ -1,0 +1,166 @@
+//! From the words of the control plane, names, to those of the datapath, port numbers.
+//!
+//! ```text
+//! the file's chains ──┐
+//!                     ├──► Plan ──► intent() ──► Intent ──► Host::set_intent
+//! the controller ─────┘                └──► Skipped: what this host cannot carry out
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use controller_stub::api::{self, Name, Plan, TableChain, TablePath, TablePolicy};
+use nsh::Spi;
+use vhost_backend::chain::{
+    ChainSpec, Egress, Generation, Match, OnFailure, PathSpec, PolicySpec, PortId, PortRange, Prefix,
+};
+use vhost_backend::frame::Protocol;
+use vhost_backend::host::Intent;
+use vhost_backend::port::Role;
+
+use crate::config::PortConfig;
+
+/// The ports of this host by name.
+#[derive(Debug, Clone, Default)]
+pub struct Directory {
+    services: BTreeMap<Name, PortId>,
+    tenants: BTreeMap<Name, PortId>,
+}
+
+impl Directory {
+    /// Port `i` of `ports` is [`PortId`] `i`.
+    #[must_use]
+    pub fn new(ports: &[PortConfig]) -> Self {
+        let mut directory = Self::default();
+        for (port, number) in ports.iter().zip(0..) {
+            let of_role = match port.spec.role {
+                Role::Service(_) => &mut directory.services,
+                Role::Tenant => &mut directory.tenants,
+            };
+            of_role.insert(port.name.clone(), PortId::new(number));
+        }
+        directory
+    }
+
+    /// The service port of that name.
+    #[must_use]
+    pub fn service(&self, name: &Name) -> Option<PortId> {
+        self.services.get(name).copied()
+    }
+
+    /// The tenant port of that name.
+    #[must_use]
+    pub fn tenant(&self, name: &Name) -> Option<PortId> {
+        self.tenants.get(name).copied()
+    }
+
+    /// Every service port.
+    pub fn services(&self) -> impl Iterator<Item = (&Name, PortId)> {
+        self.services.iter().map(|(name, port)| (name, *port))
+    }
+}
+
+/// A part of a plan that this host cannot carry out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Skipped {
+    /// A hop is no service port of this host.
+    Path {
+        /// Its identifier.
+        spi: api::Spi,
+        /// The hop.
+        hop: Name,
+    },
+    /// None of its paths can be carried out, so its policies are not in force here.
+    Chain {
+        /// Its name.
+        chain: Name,
+    },
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path { spi, hop } => write!(f, "path {spi}: hop {hop} is no service port of this host"),
+            Self::Chain { chain } => {
+                write!(f, "chain {chain}: no path lies on this host, its traffic is not chained here")
+            }
+        }
+    }
+}
+
+/// The plan as this host carries it out, and what it leaves out.
+#[must_use]
+pub fn intent(generation: u64, plan: &Plan, ports: &Directory) -> (Intent, Vec<Skipped>) {
+    let mut skipped = Vec::new();
+    let chains: Vec<ChainSpec> =
+        plan.chains.iter().filter_map(|chain| chain_spec(chain, ports, &mut skipped)).collect();
+    let here: BTreeSet<&str> = chains.iter().map(|chain| chain.name.as_str()).collect();
+    let policies = plan.policies.iter().filter(|policy| here.contains(policy.chain.as_str()));
+    // The plan lists them in the order they are asked.
+    let policies =
+        policies.zip(0..).filter_map(|(policy, place)| policy_spec(policy, place, ports)).collect();
+    (Intent { generation: Generation(generation), chains, policies }, skipped)
+}
+
+fn chain_spec(chain: &TableChain, ports: &Directory, skipped: &mut Vec<Skipped>) -> Option<ChainSpec> {
+    let paths: Vec<PathSpec> =
+        chain.paths.iter().filter_map(|path| path_spec(path, ports, skipped)).collect();
+    if paths.is_empty() {
+        skipped.push(Skipped::Chain { chain: chain.name.clone() });
+        return None;
+    }
+    let on_failure = match chain.on_failure {
+        api::OnFailure::Block => OnFailure::Block,
+        api::OnFailure::Allow => OnFailure::Allow,
+        api::OnFailure::Bypass => OnFailure::Bypass,
+    };
+    let egress = match chain.egress {
+        api::Egress::Direct => Egress::Direct,
+        api::Egress::Source => Egress::Source,
+    };
+    Some(ChainSpec { name: chain.name.to_string(), on_failure, egress, paths })
+}
+
+fn path_spec(path: &TablePath, ports: &Directory, skipped: &mut Vec<Skipped>) -> Option<PathSpec> {
+    let mut hops = Vec::with_capacity(path.hops.len());
+    for hop in &path.hops {
+        let Some(port) = ports.service(hop) else {
+            skipped.push(Skipped::Path { spi: path.spi, hop: hop.clone() });
+            return None;
+        };
+        hops.push(port);
+    }
+    Some(PathSpec {
+        spi: Spi::new(path.spi.get())?,
+        hops,
+        reverse_spi: path.reverse_spi.and_then(|spi| Spi::new(spi.get())),
+        preference: u8::try_from(path.preference).unwrap_or(u8::MAX),
+    })
+}
+
+/// `None` for a policy about ports of other hosts only.
+fn policy_spec(policy: &TablePolicy, place: u32, ports: &Directory) -> Option<PolicySpec> {
+    let named: Vec<PortId> = policy.policy.from.iter().filter_map(|name| ports.tenant(name)).collect();
+    let from = if policy.policy.from.is_empty() { None } else { Some(named) };
+    if from.as_ref().is_some_and(Vec::is_empty) {
+        return None;
+    }
+    let matches = match_spec(&policy.policy.matches);
+    Some(PolicySpec { chain: policy.chain.to_string(), priority: place, from, matches })
+}
+
+/// What a packet must be, in the datapath's words.
+#[must_use]
+pub fn match_spec(matches: &api::Match) -> Match {
+    // Both sides check the same: an address with its host bits clear, a range in order.
+    let prefix = |prefix: api::Prefix| Prefix::new(prefix.address(), prefix.length()).ok();
+    let range = |range: api::PortRange| PortRange::new(range.first(), range.last());
+    Match {
+        src: matches.src.and_then(prefix),
+        dst: matches.dst.and_then(prefix),
+        protocol: matches.proto.map(|protocol| Protocol(protocol.get())),
+        src_ports: matches.sport.and_then(range),
+        dst_ports: matches.dport.and_then(range),
+        vlan: None,
+    }
+}
