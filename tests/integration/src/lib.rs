@@ -1,1 +1,292 @@
-//! Integration tests over real vhost-user sockets.
+//! The reference scenario on the backend alone: tenants, service VMs and chains without daemon or controller.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use nsh::Spi;
+use test_vm::Options;
+use test_vm::guest::{Endpoint, Guest, Report, Service, ServiceGuest, TenantGuest, Traffic};
+use vhost_backend::chain::{
+    ChainSpec, Egress, Generation, Match, OnFailure, PathSpec, PolicySpec, PortId, SiDecrement,
+};
+use vhost_backend::device::Mode;
+use vhost_backend::host::{Host, HostSpec, Intent};
+use vhost_backend::liveness::{Profile, State};
+use vhost_backend::port::{PortSpec, Role, ServiceSpec};
+use vhost_backend::telemetry::{Event, EventKind, EventReceiver, events};
+
+/// Tenants of the scenario, and one more that takes no part in it.
+pub const TENANTS: [&str; 3] = ["vm5", "vm6", "vm9"];
+/// Services of the scenario.
+pub const SERVICES: [&str; 6] = ["svm1", "svm2", "svm3", "svm4", "svm7", "svm8"];
+/// A real-time test gives up after this long.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The default profile, but with more patience than a busy machine can use up: for tests in which nobody fails.
+pub const STEADY: Profile = Profile { multiplier: 20, stall: Duration::from_millis(500), ..Profile::DEFAULT };
+
+/// How a bed is made.
+pub struct Plan {
+    /// Timers of every service.
+    pub profile: Profile,
+    /// Of the chain.
+    pub on_failure: OnFailure,
+    /// Of every VM.
+    pub options: Options,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { profile: Profile::DEFAULT, on_failure: OnFailure::Block, options: Options::default() }
+    }
+}
+
+/// A running backend with all VMs of the reference scenario, driven by the test's own thread.
+pub struct Bed {
+    /// The backend.
+    pub host: Host,
+    /// Its events so far.
+    pub log: Vec<Event>,
+    /// In the order of [`TENANTS`].
+    pub tenants: [TenantGuest; 3],
+    /// By name.
+    pub services: BTreeMap<&'static str, ServiceGuest>,
+    events: EventReceiver,
+    began: Instant,
+    folder: tempfile::TempDir,
+}
+
+impl Bed {
+    /// Starts the backend and attaches every VM.
+    pub fn new(plan: &Plan) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the sockets");
+        let ports = TENANTS.iter().chain(&SERVICES).map(|name| port(name, folder.path(), plan)).collect();
+        let (sender, events) = events().expect("an event channel");
+        let host = Host::start(&HostSpec { id: 1, cpu: None }, ports, &intent(1, plan.on_failure), sender)
+            .expect("the backend starts");
+        let socket = |name: &str| folder.path().join(name);
+        let options = |name: &str| Options { mac: mac(name), ..plan.options.clone() };
+        let tenant = |name: &str| {
+            TenantGuest::attach(&socket(name), options(name), 1, true).expect("a tenant attaches")
+        };
+        let tenants = TENANTS.map(tenant);
+        let services = SERVICES
+            .iter()
+            .map(|name| {
+                let guest = ServiceGuest::attach(&socket(name), options(name), Service::Forward, false)
+                    .expect("a service VM attaches");
+                (*name, guest)
+            })
+            .collect();
+        Self { host, log: Vec::new(), tenants, services, events, began: Instant::now(), folder }
+    }
+
+    /// Since the bed was made: the guests' clock.
+    pub fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Lets every guest work once.
+    pub fn step(&mut self) {
+        let now = self.now();
+        let mut worked = 0;
+        for tenant in &mut self.tenants {
+            worked += tenant.step(now);
+        }
+        for service in self.services.values_mut() {
+            worked += service.step(now);
+        }
+        if worked == 0 {
+            // The worker wants a core too.
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        self.events.clear();
+        self.log.extend(std::iter::from_fn(|| self.events.try_next()));
+    }
+
+    /// Lets the guests work for a while.
+    pub fn run(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.step();
+        }
+    }
+
+    /// Lets the guests work until `done` says so.
+    ///
+    /// # Panics
+    /// It did not within [`PATIENCE`].
+    pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < end, "waited in vain until {what}: {:#?}", self.host.status());
+            self.step();
+        }
+    }
+
+    /// Waits until the liveness session of `service` is in `state`.
+    pub fn until_state(&mut self, service: &str, state: State) {
+        self.until(&format!("{service} is {state}"), |bed| bed.state(service) == state);
+    }
+
+    /// Waits until every service is Up.
+    pub fn until_all_up(&mut self) {
+        for name in SERVICES {
+            self.until_state(name, State::Up);
+        }
+    }
+
+    /// The state of a service.
+    pub fn state(&self, service: &str) -> State {
+        self.status(service).state
+    }
+
+    /// The liveness session of a service, as the status shows it.
+    pub fn status(&self, service: &str) -> vhost_backend::port::ServiceStatus {
+        let status = self.host.status();
+        let port = status.iter().find(|port| port.name == service).expect("a port of the scenario");
+        port.service.clone().expect("a service port")
+    }
+
+    /// The counters of a port.
+    pub fn counters(&self, name: &str) -> vhost_backend::telemetry::PortCounters {
+        self.host
+            .status()
+            .into_iter()
+            .find(|port| port.name == name)
+            .expect("a port of the scenario")
+            .counters
+    }
+
+    /// How many frames of a port were dropped for that reason.
+    pub fn drops(&self, name: &str, reason: &str) -> u64 {
+        let drops = self.counters(name).drops;
+        drops.iter().find(|(why, _)| why.as_str() == reason).map_or(0, |(_, count)| *count)
+    }
+
+    /// What arrived at `vm6`.
+    pub fn arrived(&self) -> Report {
+        self.tenants[1].sink().report()
+    }
+
+    /// Waits until `count` more frames have arrived at `vm6`.
+    pub fn until_arrived(&mut self, what: &str, count: u64) {
+        let goal = self.arrived().received + count;
+        self.until(what, |bed| bed.arrived().received >= goal);
+    }
+
+    /// Waits until the frames under way have arrived: none comes for a while.
+    ///
+    /// # Panics
+    /// Frames still come after [`PATIENCE`].
+    pub fn drain(&mut self) {
+        self.tenants.iter_mut().for_each(TenantGuest::stop);
+        let mut seen = None;
+        self.until("the frames under way have arrived", |bed| {
+            bed.run(Duration::from_millis(50));
+            let now = bed.tenants.each_ref().map(|tenant| tenant.sink().report());
+            seen.replace(now) == Some(now)
+        });
+    }
+
+    /// How often the log tells of something that `wanted` picks.
+    pub fn told(&self, wanted: impl Fn(&EventKind) -> bool) -> usize {
+        self.log.iter().filter(|event| wanted(&event.kind)).count()
+    }
+
+    /// The guest of a service.
+    pub fn service(&mut self, name: &str) -> &mut ServiceGuest {
+        self.services.get_mut(name).expect("a service of the scenario")
+    }
+
+    /// Sends traffic from `vm5` to `vm6`.
+    pub fn start_traffic(&mut self, rate: u64, flows: u16) {
+        let traffic = Traffic {
+            from: endpoint("vm5", 5),
+            to: endpoint("vm6", 6),
+            flows,
+            source_port: 40_000,
+            port: 7000,
+            rate,
+            frame_len: 128,
+            patterned: true,
+            run: 1,
+        };
+        self.tenants[0].start(traffic);
+    }
+
+    /// Stops the traffic and lets what is under way arrive.
+    pub fn settle(&mut self) {
+        self.tenants[0].stop();
+        self.run(Duration::from_millis(100));
+    }
+
+    /// The path of a port's socket.
+    pub fn socket(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+/// The addresses of a tenant.
+pub fn endpoint(name: &str, last: u8) -> Endpoint {
+    Endpoint { mac: mac(name), ip: [10, 0, 0, last].into() }
+}
+
+/// The address of a VM of the scenario.
+pub fn mac(name: &str) -> [u8; 6] {
+    let number =
+        name.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().expect("names end in a number");
+    [0x52, 0x54, 0, 0, u8::from(name.starts_with("svm")), number]
+}
+
+/// The number of a port of the scenario.
+pub fn port_id(name: &str) -> PortId {
+    let mut ports = TENANTS.iter().chain(&SERVICES);
+    let place = ports.position(|port| *port == name).expect("a port of the scenario");
+    PortId::new(place as u16)
+}
+
+fn port(name: &str, folder: &std::path::Path, plan: &Plan) -> PortSpec {
+    let service = ServiceSpec { profile: plan.profile, si_decrement: SiDecrement::Proxy };
+    PortSpec {
+        name: name.to_owned(),
+        socket: folder.join(name),
+        mode: Mode::Server,
+        mac: mac(name),
+        mtu: 1500,
+        queue_pairs: 1,
+        role: if name.starts_with("svm") { Role::Service(service) } else { Role::Tenant },
+    }
+}
+
+/// SPI 1, 2 and 3 of the reference scenario, SPI 1 preferred, and everything of `vm5` chained.
+pub fn intent(generation: u64, on_failure: OnFailure) -> Intent {
+    let path = |spi: u32, preference, hops: &[&str]| PathSpec {
+        spi: Spi::new(spi).expect("24 bit"),
+        hops: hops.iter().map(|hop| port_id(hop)).collect(),
+        reverse_spi: Spi::new(spi + 100),
+        preference,
+    };
+    Intent {
+        generation: Generation(generation),
+        chains: vec![
+            ChainSpec {
+                name: "inspect".into(),
+                on_failure,
+                egress: Egress::Direct,
+                paths: vec![path(1, 0, &["svm1", "svm2", "svm3"]), path(2, 1, &["svm1", "svm4", "svm3"])],
+            },
+            ChainSpec {
+                name: "long".into(),
+                on_failure,
+                egress: Egress::Direct,
+                paths: vec![path(3, 0, &["svm1", "svm7", "svm8", "svm3"])],
+            },
+        ],
+        policies: vec![PolicySpec {
+            chain: "inspect".into(),
+            priority: 100,
+            from: Some(vec![port_id("vm5")]),
+            matches: Match::default(),
+        }],
+    }
+}

@@ -1,0 +1,189 @@
+//! `livepathd` whole, in this process: from its file to the controller's tables, with test VMs on its sockets.
+
+mod site;
+
+use std::path::Path;
+
+use controller_stub::api::{Action, State};
+use site::{CHAIN, Controller, Site, path, state};
+use test_vm::guest::{Fault, Guest};
+use vmm_glue::admin;
+use vmm_glue::config::Config;
+use vmm_glue::daemon::{Occurrence, ReloadError};
+
+/// A service hangs: the host switches, the controller has it in store, and its table says so.
+#[test]
+fn a_hung_service_is_reported_and_comes_back() {
+    let mut site = Site::start(true);
+    site.until_all_up();
+    site.until("the controller has them up and its table is in force", |site| {
+        let agent = site.daemon.agent().expect("an agent");
+        agent.generation() > 0 && site.at_controller("svm2").is_some_and(|one| one.state == State::Up)
+    });
+    site.start_traffic();
+    site.until_traffic_flows();
+    let before = site.daemon.agent().unwrap().generation();
+
+    let now = site.now();
+    site.service("svm2").inject(Fault::Hang, now).unwrap();
+    site.until("svm2 is down here", |site| state(&site.daemon.status(), "svm2") == ("down", "no-response"));
+    let status = site.daemon.status();
+    assert_eq!((path(&status, 1), path(&status, 2)), (Some(State::Down), Some(State::Up)));
+    assert_eq!(status.paths.len(), 2, "reverse paths are named by their forward one: {:?}", status.paths);
+    site.until_traffic_flows();
+    site.until("the controller knows", |site| {
+        site.at_controller("svm2").is_some_and(|one| one.data_plane.state == State::Down)
+    });
+    site.until("its table takes SPI 1 down", |site| {
+        let applied = site.daemon.agent().unwrap().applied();
+        applied.last().is_some_and(|table| table.generation > before && table.down == [1])
+    });
+    let delivered = site.daemon.agent().unwrap().delivered();
+    let down = delivered
+        .iter()
+        .find(|one| one.service == "svm2" && !one.state.usable() && one.cause.name() == "no-response");
+    let down = down.expect("the report of its end");
+    assert!(down.stored_at > down.noticed_at);
+    let told = site.at_controller("svm2").unwrap();
+    assert_eq!((told.data_plane.cause.as_str(), told.evidence.attached), ("no-response", true));
+
+    let now = site.now();
+    site.service("svm2").inject(Fault::None, now).unwrap();
+    site.until_all_up();
+    site.until("the controller has it up", |site| {
+        site.at_controller("svm2").is_some_and(|one| one.state == State::Up)
+    });
+    assert_eq!(site.daemon.agent().unwrap().waiting(), 0);
+}
+
+/// Losing the controller changes nothing in the datapath, and what happened meanwhile is told when it is back.
+#[test]
+fn without_its_controller_the_host_goes_on() {
+    let mut site = Site::start(true);
+    site.until_all_up();
+    site.start_traffic();
+    site.until("a table is in force", |site| site.daemon.agent().unwrap().generation() > 0);
+    let addr = site.controller.take().unwrap().addr();
+    site.until("the agent notices", |site| !site.daemon.agent().unwrap().is_connected());
+    site.until_traffic_flows();
+    let now = site.now();
+    site.service("svm2").inject(Fault::Freeze, now).unwrap();
+    site.until("svm2 is down", |site| state(&site.daemon.status(), "svm2").0 == "down");
+    site.until_traffic_flows();
+    assert!(site.daemon.agent().unwrap().waiting() > 0);
+    assert!(
+        site.daemon
+            .events(0)
+            .iter()
+            .any(|entry| matches!(entry.occurrence, Occurrence::ControllerDown { .. }))
+    );
+
+    site.controller = Some(Controller::start(site.folder.path().join("store"), addr));
+    site.until("the controller hears of it", |site| {
+        site.at_controller("svm2").is_some_and(|one| one.data_plane.state == State::Down)
+    });
+    site.until_traffic_flows();
+}
+
+/// An operator's word at the controller and one at the host: the service comes back when both are taken back.
+#[test]
+fn operators_at_both_ends_must_agree() {
+    let mut site = Site::start(true);
+    site.until_all_up();
+    site.until("the agent is registered", |site| site.daemon.agent().unwrap().is_connected());
+    site.act_at_controller("svm2", Action::Fail);
+    site.until("the host obeys", |site| state(&site.daemon.status(), "svm2") == ("failed", "operator"));
+    site.admin().act("svm2", admin::Action::Fail).unwrap();
+    site.act_at_controller("svm2", Action::Restore);
+    site.until("the controller's word is taken back", |site| {
+        site.at_controller("svm2").is_some_and(|one| one.management.state == State::Up)
+    });
+    assert_eq!(state(&site.daemon.status(), "svm2").0, "failed");
+    site.admin().act("svm2", admin::Action::Restore).unwrap();
+    site.until_all_up();
+}
+
+/// What the command line hears on the admin socket.
+#[test]
+fn the_admin_socket_answers() {
+    let mut site = Site::start(false);
+    site.until_all_up();
+    let status = site.admin().status().unwrap();
+    assert_eq!((status.host.name.as_str(), status.host.controller), ("host-a", None));
+    assert!(status.ports.iter().all(|port| port.attached && port.connected));
+
+    let refused = site.admin().act("svm9", admin::Action::Fail).unwrap_err();
+    assert!(refused.to_string().contains("there is no service svm9"), "{refused}");
+    site.admin().act("svm2", admin::Action::Fail).unwrap();
+    site.until("svm2 is out", |site| state(&site.daemon.status(), "svm2") == ("failed", "operator"));
+    let status = site.daemon.status();
+    let svm2 = status.services.iter().find(|one| one.name == "svm2").unwrap();
+    assert_eq!(svm2.mechanisms.management, State::Down);
+    site.admin().act("svm2", admin::Action::Restore).unwrap();
+    site.until_all_up();
+
+    let events = site.admin().events(0).unwrap();
+    assert!(events.windows(2).all(|pair| pair[0].id + 1 == pair[1].id));
+    let failed = |occurrence: &Occurrence| matches!(occurrence, Occurrence::Service { service, to, .. } if service == "svm2" && to == "failed");
+    assert!(events.iter().any(|entry| failed(&entry.occurrence)));
+    let last = events.last().unwrap().id;
+    let follower = site.admin();
+    let followed = std::thread::spawn(move || {
+        let mut seen = Vec::new();
+        let _ = follower.follow(last, |entry| {
+            seen.push(entry);
+            !failed(&seen.last().expect("just pushed").occurrence)
+        });
+        seen
+    });
+    site.admin().act("svm2", admin::Action::Fail).unwrap();
+    site.until("the follower has seen it", |_| followed.is_finished());
+    assert!(followed.join().unwrap().iter().all(|entry| entry.id > last));
+}
+
+/// A capture holds the frames of the port with NSH and its direction, and only while somebody reads it.
+#[test]
+fn a_capture_shows_the_ports_frames() {
+    let mut site = Site::start(false);
+    site.until_all_up();
+    site.start_traffic();
+    site.until_traffic_flows();
+    assert!(site.admin().capture("svm9", None).is_err());
+    let (_, mut capture) = site.admin().capture("svm2", Some(admin::Direction::Rx)).unwrap();
+    let reader = std::thread::spawn(move || {
+        (0..200).map(|_| capture.next().expect("a record").expect("frames go on")).collect::<Vec<_>>()
+    });
+    site.until("the capture is full", |_| reader.is_finished());
+    let records = reader.join().unwrap();
+    assert!(records.iter().all(|record| record.direction == admin::Direction::Rx));
+    // Ethernet type NSH, and SPI 1 with SI 2 at svm2.
+    let nsh = |record: &admin::CaptureRecord| (record.bytes[12..14].to_vec(), record.bytes[18..22].to_vec());
+    assert!(records.iter().any(|record| nsh(record) == (vec![0x89, 0x4f], vec![0, 0, 1, 2])));
+}
+
+/// A file read again replaces chains and policies; ports cannot change, and a bad file changes nothing.
+#[test]
+fn a_file_read_again_replaces_the_chains() {
+    let mut site = Site::start(false);
+    site.until_all_up();
+    site.start_traffic();
+    site.until_traffic_flows();
+    let other = CHAIN.replace("spi = 1\n", "spi = 7\n").replace("reverse_spi = 101", "reverse_spi = 107");
+    site.daemon.reload_file(&site.write_file(&other));
+    let status = site.daemon.status();
+    assert_eq!((path(&status, 7), path(&status, 1)), (Some(State::Up), None));
+    site.until_traffic_flows();
+
+    site.daemon.reload_file(&site.write_file(&CHAIN.replace("svm4", "svm9")));
+    assert_eq!(path(&site.daemon.status(), 7), Some(State::Up));
+    let told = site.daemon.events(0).into_iter().rev().find_map(|entry| match entry.occurrence {
+        Occurrence::ReloadRefused { reason } => Some(reason),
+        _ => None,
+    });
+    assert!(told.is_some_and(|reason| reason.contains("there is no port svm9")));
+
+    let text = std::fs::read_to_string(site.write_file(CHAIN)).unwrap();
+    let config = Config::parse(&text.replace("00:01:04", "00:01:44"), Path::new("t.toml")).unwrap();
+    assert!(matches!(site.daemon.reload(config), Err(ReloadError::NeedsRestart("the ports"))));
+    site.until_traffic_flows();
+}

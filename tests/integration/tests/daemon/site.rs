@@ -1,0 +1,241 @@
+//! A daemon from its file, a controller in this process, and the VMs of the reference scenario.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use controller_stub::api;
+use controller_stub::client::Client;
+use controller_stub::server::Server;
+use integration::{PATIENCE, mac};
+use tempfile::TempDir;
+use test_vm::Options;
+use test_vm::guest::{Endpoint, Guest, Service, ServiceGuest, TenantGuest, Traffic};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use vmm_glue::admin::{self, Status};
+use vmm_glue::config::Config;
+use vmm_glue::daemon::Daemon;
+
+const SERVICES: [&str; 4] = ["svm1", "svm2", "svm3", "svm4"];
+
+/// The reference scenario's SPI 1 and SPI 2.
+pub(crate) const CHAIN: &str = r#"
+[[chain]]
+name = "inspect"
+[[chain.path]]
+spi = 1
+hops = ["svm1", "svm2", "svm3"]
+reverse_spi = 101
+[[chain.path]]
+spi = 2
+hops = ["svm1", "svm4", "svm3"]
+reverse_spi = 102
+
+[[policy]]
+chain = "inspect"
+priority = 100
+from = ["vm5"]
+"#;
+
+/// A controller on a thread of its own. Dropping it stops it; it can be started again on the same store and address.
+pub(crate) struct Controller {
+    addr: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Controller {
+    pub(crate) fn start(store: PathBuf, addr: SocketAddr) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = Runtime::new().expect("a runtime");
+            runtime.block_on(async {
+                let server = Server::bind(addr, &store).await.expect("the controller starts");
+                tell.send(server.local_addr()).expect("the test waits for it");
+                let stopped = async move { drop(stopped.await) };
+                server.serve(stopped).await.expect("the controller runs to its end");
+            });
+        });
+        let addr = told.recv().expect("the controller listens");
+        Self { addr, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Everything, driven by the test's own thread.
+pub(crate) struct Site {
+    pub(crate) daemon: Daemon,
+    pub(crate) controller: Option<Controller>,
+    tenants: [TenantGuest; 2],
+    services: Vec<(&'static str, ServiceGuest)>,
+    runtime: Runtime,
+    url: String,
+    began: Instant,
+    pub(crate) folder: TempDir,
+}
+
+impl Site {
+    /// Starts it all; with a controller if asked for.
+    pub(crate) fn start(with_controller: bool) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let controller = with_controller
+            .then(|| Controller::start(folder.path().join("store"), ([127, 0, 0, 1], 0).into()));
+        let url = controller.as_ref().map(|one| format!("http://{}", one.addr())).unwrap_or_default();
+        let text = configuration(&folder, with_controller.then_some(&*url), CHAIN);
+        let file = folder.path().join("livepathd.toml");
+        std::fs::write(&file, text).expect("the file is written");
+        let config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
+        let daemon = Daemon::start(config).expect("the daemon starts");
+        let socket = |name: &str| folder.path().join(name);
+        let options = |name: &str| Options { mac: mac(name), ..Options::default() };
+        let tenant = |name: &str| {
+            TenantGuest::attach(&socket(name), options(name), 1, true).expect("a tenant attaches")
+        };
+        let tenants = [tenant("vm5"), tenant("vm6")];
+        let service = |name| {
+            let guest = ServiceGuest::attach(&socket(name), options(name), Service::Forward, false);
+            (name, guest.expect("a service VM attaches"))
+        };
+        let services = SERVICES.into_iter().map(service).collect();
+        let runtime = Runtime::new().expect("a runtime");
+        Self { daemon, controller, tenants, services, runtime, url, began: Instant::now(), folder }
+    }
+
+    /// The file with other chains.
+    pub(crate) fn write_file(&self, chains: &str) -> PathBuf {
+        let file = self.folder.path().join("livepathd.toml");
+        let url = (!self.url.is_empty()).then_some(&*self.url);
+        std::fs::write(&file, configuration(&self.folder, url, chains)).expect("the file is written");
+        file
+    }
+
+    /// Lets every guest work once.
+    pub(crate) fn step(&mut self) {
+        let now = self.began.elapsed();
+        let mut worked: usize = self.tenants.iter_mut().map(|tenant| tenant.step(now)).sum();
+        worked += self.services.iter_mut().map(|(_, service)| service.step(now)).sum::<usize>();
+        if worked == 0 {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+
+    /// Lets the guests work until `done` says so.
+    pub(crate) fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < end, "waited in vain until {what}: {:#?}", self.daemon.status());
+            for _ in 0..20 {
+                self.step();
+            }
+        }
+    }
+
+    pub(crate) fn until_all_up(&mut self) {
+        self.until("all services are up", |site| {
+            site.daemon.status().services.iter().all(|one| one.state == "up")
+        });
+    }
+
+    pub(crate) fn service(&mut self, name: &str) -> &mut ServiceGuest {
+        let found = self.services.iter_mut().find(|(service, _)| *service == name);
+        &mut found.expect("a service of the scenario").1
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Sends from `vm5` to `vm6`.
+    pub(crate) fn start_traffic(&mut self) {
+        let end = |name: &str, last| Endpoint { mac: mac(name), ip: [10, 0, 0, last].into() };
+        self.tenants[0].start(Traffic {
+            from: end("vm5", 5),
+            to: end("vm6", 6),
+            flows: 4,
+            source_port: 40_000,
+            port: 7000,
+            rate: 5000,
+            frame_len: 128,
+            patterned: true,
+            run: 1,
+        });
+    }
+
+    /// Frames that `vm6` has.
+    pub(crate) fn received(&self) -> u64 {
+        self.tenants[1].sink().report().received
+    }
+
+    /// Waits until more frames arrive.
+    pub(crate) fn until_traffic_flows(&mut self) {
+        let before = self.received();
+        self.until("traffic flows", |site| site.received() > before + 500);
+    }
+
+    /// What the controller says of a service.
+    pub(crate) fn at_controller(&self, service: &str) -> Option<api::ServiceStatus> {
+        let client = Client::new(&self.url).expect("a good address");
+        let status = self.runtime.block_on(client.status()).ok()?;
+        status.services.into_iter().find(|one| one.name == *service)
+    }
+
+    /// Acts on a service at the controller.
+    pub(crate) fn act_at_controller(&self, service: &str, action: api::Action) {
+        let client = Client::new(&self.url).expect("a good address");
+        let name = api::Name::new(service).expect("a good name");
+        self.runtime.block_on(client.act(&name, action)).expect("the controller acts");
+    }
+
+    /// A connection of the command line.
+    pub(crate) fn admin(&self) -> admin::Client {
+        admin::Client::connect(&self.folder.path().join("admin.sock")).expect("the daemon listens")
+    }
+}
+
+/// The state and cause of a service.
+pub(crate) fn state<'a>(status: &'a Status, service: &str) -> (&'a str, &'a str) {
+    let found = status.services.iter().find(|one| one.name == service).expect("a service of the scenario");
+    (&found.state, &found.cause)
+}
+
+/// The state of a path.
+pub(crate) fn path(status: &Status, spi: u32) -> Option<api::State> {
+    status.paths.iter().find(|path| path.spi == spi).map(|path| path.state)
+}
+
+fn configuration(folder: &TempDir, controller: Option<&str>, chains: &str) -> String {
+    let folder = folder.path().display();
+    let mut text = format!("[host]\nid = 1\nname = \"host-a\"\nadmin = \"{folder}/admin.sock\"\n");
+    if let Some(url) = controller {
+        text += &format!("[controller]\nurl = \"{url}\"\n");
+    }
+    for name in ["vm5", "vm6"].into_iter().chain(SERVICES) {
+        let [.., kind, number] = mac(name);
+        text += &format!(
+            "[[port]]\nname = \"{name}\"\nsocket = \"{folder}/{name}\"\nmac = \"52:54:00:00:{kind:02x}:{number:02x}\"\n"
+        );
+        text += &match kind {
+            0 => "role = \"tenant\"\n".to_owned(),
+            _ => format!(
+                "role = \"service\"\nuuid = \"0d1a7e6a-6d0c-4f0b-9f5e-{number:012}\"\n\
+                 liveness = {{ interval = \"20ms\", multiplier = 4, hold_down = \"100ms\" }}\n"
+            ),
+        };
+    }
+    text + chains
+}
