@@ -1,0 +1,293 @@
+//! One guest: a QEMU process, its console and its monitor, and the faults a test may inflict on it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::console::{Console, Output};
+use crate::kit::Kit;
+use crate::qmp;
+
+/// Memory of a guest, in MiB. The kernel and the unpacked initramfs take about half of it.
+const MEMORY_MIB: u32 = 128;
+/// What makes the kernel boot fast and quietly under emulation. Clock calibration, self tests and watchdogs measure the
+/// host's load there, not the guest. A panic stops the kernel for good, so that its QEMU lives on without a driver.
+const KERNEL: &str = "console=ttyS0 quiet loglevel=3 panic=0 mitigations=off nokaslr tsc=reliable no_timer_check \
+    random.trust_cpu=on cryptomgr.notests apparmor=0 audit=0 nowatchdog rcupdate.rcu_cpu_stall_suppress=1";
+/// How long a boot may take: many times what it takes on an idle core.
+const BOOT: Duration = Duration::from_secs(180);
+/// How long a command may take unless the caller says otherwise.
+const COMMAND: Duration = Duration::from_secs(60);
+
+/// What a guest is.
+#[derive(Clone, Debug)]
+pub struct GuestSpec {
+    /// Name of the guest and of its port.
+    pub name: String,
+    /// MAC address of its vNIC, as text.
+    pub mac: String,
+    /// What it does.
+    pub role: Role,
+    /// Where its vNIC is plugged in.
+    pub link: Link,
+}
+
+/// What a guest does.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// A tenant VM with this address on `eth0` (`10.0.0.5/24`).
+    Tenant(String),
+    /// A service VM whose responder gets these further arguments (`--service forward`); no commas.
+    Service(String),
+}
+
+/// What a guest's vNIC is connected to.
+#[derive(Clone, Debug)]
+pub enum Link {
+    /// A vhost-user backend listening at this socket. QEMU reconnects every second when it goes away.
+    VhostUser(PathBuf),
+    /// A wire of QEMU's own to the guest whose link is the [`Link::Connect`] with the same socket.
+    Listen(PathBuf),
+    /// The other end of a [`Link::Listen`].
+    Connect(PathBuf),
+}
+
+/// A running guest. Dropping it kills its QEMU.
+#[derive(Debug)]
+pub struct Guest {
+    spec: GuestSpec,
+    command: Command,
+    qemu: Child,
+    console: Console,
+    /// Where in the console's text the current boot begins.
+    boot: usize,
+    monitor: PathBuf,
+}
+
+impl Guest {
+    /// Starts QEMU; [`Guest::await_boot`] says when the guest is there. `directory` takes its monitor socket.
+    ///
+    /// With [`Link::VhostUser`] QEMU waits until the backend listens.
+    ///
+    /// # Errors
+    /// QEMU cannot be run.
+    pub fn start(kit: &Kit, initramfs: &Path, directory: &Path, spec: GuestSpec) -> Result<Guest> {
+        let monitor = directory.join(format!("{}.qmp", spec.name));
+        let mut command = Command::new(&kit.qemu);
+        let memory = format!("memory-backend-memfd,id=memory,size={MEMORY_MIB}M,share=on");
+        command
+            .args(["-name", &spec.name, "-machine", "pc,memory-backend=memory", "-accel", "tcg"])
+            .args(["-m", &format!("{MEMORY_MIB}M"), "-object", &memory])
+            .args(["-nodefaults", "-display", "none", "-serial", "stdio"])
+            .args(["-qmp", &format!("unix:{},server=on,wait=off", monitor.display())])
+            .arg("-kernel")
+            .arg(&kit.kernel)
+            .arg("-initrd")
+            .arg(initramfs)
+            .args(["-append", &kernel_command_line(&spec)])
+            .args(network(&spec));
+        let (qemu, console) = launch(&mut command)?;
+        Ok(Guest { spec, command, qemu, console, boot: 0, monitor })
+    }
+
+    /// The guest's name.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// Waits until the guest's `/init` takes commands; gives the seconds since its kernel started, by its own clock.
+    ///
+    /// # Errors
+    /// The guest ended, panicked or did not boot in three minutes.
+    pub fn await_boot(&self) -> Result<f64> {
+        let ready = |printed: &str| {
+            let (_, after) = printed.split_once("livepath-guest ready ")?;
+            after.split_once('\n')?.0.trim().parse().ok()
+        };
+        self.console.wait(self.boot, BOOT, ready).with_context(|| format!("{} did not boot", self.spec.name))
+    }
+
+    /// Runs a shell command in the guest for at most a minute.
+    ///
+    /// # Errors
+    /// The guest does not answer, or the command fails; the error shows what it printed.
+    pub fn run(&self, command: &str) -> Result<String> {
+        let output = self.output(command, COMMAND)?;
+        ensure!(
+            output.status == 0,
+            "{}: `{command}` ended with {}: {}",
+            self.spec.name,
+            output.status,
+            output.text
+        );
+        Ok(output.text)
+    }
+
+    /// Runs a shell command in the guest for at most `limit`, whatever its exit status.
+    ///
+    /// # Errors
+    /// The guest does not answer.
+    pub fn output(&self, command: &str, limit: Duration) -> Result<Output> {
+        self.console.run(command, limit).with_context(|| format!("{} is silent", self.spec.name))
+    }
+
+    /// Stops the process called `program` in the guest, as SIGSTOP does; its kernel lives on.
+    ///
+    /// # Errors
+    /// The guest does not answer or has no such process.
+    pub fn stop_process(&self, program: &str) -> Result<()> {
+        self.run(&format!("kill -STOP $(pidof {program})")).map(drop)
+    }
+
+    /// Lets a process stopped by [`Guest::stop_process`] go on.
+    ///
+    /// # Errors
+    /// The guest does not answer or has no such process.
+    pub fn continue_process(&self, program: &str) -> Result<()> {
+        self.run(&format!("kill -CONT $(pidof {program})")).map(drop)
+    }
+
+    /// Freezes the whole VM, vCPU and device model, as SIGSTOP on QEMU does. Its sockets stay open.
+    ///
+    /// # Errors
+    /// QEMU is gone.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a frozen VM go on.
+    ///
+    /// # Errors
+    /// QEMU is gone.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Kills QEMU and waits for its end.
+    ///
+    /// # Errors
+    /// QEMU cannot be waited for.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.qemu.kill()?;
+        Ok(self.qemu.wait()?)
+    }
+
+    /// Starts the same guest anew after [`Guest::kill`], or after it ended by itself.
+    ///
+    /// # Errors
+    /// QEMU cannot be run.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.kill()?;
+        (self.qemu, self.console) = launch(&mut self.command)?;
+        self.boot = 0;
+        Ok(())
+    }
+
+    /// Pauses the vCPU and stops the vNIC's rings, as a VMM does for a snapshot (QMP `stop`).
+    ///
+    /// # Errors
+    /// The monitor does not answer.
+    pub fn pause(&self) -> Result<()> {
+        self.monitor("stop")
+    }
+
+    /// Ends a [`Guest::pause`] (QMP `cont`).
+    ///
+    /// # Errors
+    /// The monitor does not answer.
+    pub fn resume(&self) -> Result<()> {
+        self.monitor("cont")
+    }
+
+    /// Presses the reset button (QMP `system_reset`); the guest boots again in the same QEMU.
+    ///
+    /// # Errors
+    /// The monitor does not answer.
+    pub fn reset(&mut self) -> Result<()> {
+        self.boot = self.console.len();
+        self.monitor("system_reset")
+    }
+
+    /// Makes the guest's kernel panic and stand still; QEMU lives on. [`Guest::reset`] brings it back.
+    ///
+    /// # Errors
+    /// QEMU is gone.
+    pub fn panic(&self) -> Result<()> {
+        self.console.send("echo c >/proc/sysrq-trigger", COMMAND).map(drop)
+    }
+
+    /// Everything the guest and its QEMU printed since QEMU started.
+    pub fn console(&self) -> String {
+        self.console.text()
+    }
+
+    fn monitor(&self, command: &str) -> Result<()> {
+        qmp::execute(&self.monitor, command)
+            .with_context(|| format!("{}'s monitor", self.spec.name))
+            .map(drop)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process(Pid::from_child(&self.qemu), signal)
+            .with_context(|| format!("no QEMU of {}", self.spec.name))
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // It may have ended by itself; there is nobody left to tell.
+        let _ = self.kill();
+    }
+}
+
+fn launch(command: &mut Command) -> Result<(Child, Console)> {
+    let (output, end) = std::io::pipe()?;
+    command.stdin(Stdio::piped()).stdout(end.try_clone()?).stderr(end);
+    let child = command.spawn();
+    // The command keeps its ends of the pipe open otherwise, and the console would never see QEMU end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut qemu = child.with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    let input = qemu.stdin.take().context("QEMU has no standard input")?;
+    Ok((qemu, Console::new(input, output)))
+}
+
+/// The words `init.sh` looks for, with `,` for a space.
+fn kernel_command_line(spec: &GuestSpec) -> String {
+    let role = match &spec.role {
+        Role::Tenant(address) => format!("livepath.role=tenant livepath.address={address}"),
+        Role::Service(arguments) => {
+            format!("livepath.role=service livepath.responder={}", arguments.replace(' ', ","))
+        }
+    };
+    format!("{KERNEL} livepath.name={} {role}", spec.name)
+}
+
+fn network(spec: &GuestSpec) -> Vec<String> {
+    let netdev = match &spec.link {
+        Link::VhostUser(socket) => {
+            return vec![
+                "-chardev".into(),
+                format!("socket,id=port,path={},reconnect=1", socket.display()),
+                "-netdev".into(),
+                "vhost-user,id=net,chardev=port,queues=1".into(),
+                "-device".into(),
+                device(spec),
+            ];
+        }
+        Link::Listen(socket) => {
+            format!("stream,id=net,server=on,addr.type=unix,addr.path={}", socket.display())
+        }
+        Link::Connect(socket) => {
+            format!("stream,id=net,server=off,addr.type=unix,addr.path={}", socket.display())
+        }
+    };
+    vec!["-netdev".into(), netdev, "-device".into(), device(spec)]
+}
+
+/// No MSI-X: QEMU 7.2 crashes under software emulation when a vhost-user vNIC uses it.
+fn device(spec: &GuestSpec) -> String {
+    format!("virtio-net-pci,netdev=net,mac={},vectors=0", spec.mac)
+}

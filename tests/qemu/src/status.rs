@@ -1,0 +1,90 @@
+//! What `livepath status --json` says, as tests ask it.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// One answer of `livepath status --json`.
+#[derive(Clone, Debug)]
+pub struct Status(Value);
+
+impl Status {
+    /// Reads the object.
+    ///
+    /// # Errors
+    /// Text that is not one JSON object with `ports`, `services` and `paths`.
+    pub fn parse(text: &str) -> Result<Status> {
+        let value: Value = serde_json::from_str(text).with_context(|| format!("not JSON: {text}"))?;
+        for list in ["ports", "services", "paths"] {
+            ensure!(value[list].is_array(), "status has no list of {list}: {text}");
+        }
+        Ok(Status(value))
+    }
+
+    /// Whether a VM is attached to the port.
+    pub fn attached(&self, port: &str) -> bool {
+        self.named("ports", port)["attached"] == true
+    }
+
+    /// State of a service VM in lower case; empty when unknown.
+    pub fn state(&self, service: &str) -> &str {
+        self.named("services", service)["state"].as_str().unwrap_or_default()
+    }
+
+    /// Cause of a service VM's state; empty when there is none.
+    pub fn cause(&self, service: &str) -> &str {
+        self.named("services", service)["cause"].as_str().unwrap_or_default()
+    }
+
+    /// State of the path with this SPI; empty when unknown.
+    pub fn path(&self, spi: u64) -> &str {
+        let paths = self.0["paths"].as_array().into_iter().flatten();
+        paths.filter(|path| path["spi"] == spi).find_map(|path| path["state"].as_str()).unwrap_or_default()
+    }
+
+    /// One line about all service VMs and paths, for messages.
+    pub fn summary(&self) -> String {
+        let services = self.0["services"].as_array().into_iter().flatten().map(|service| {
+            let cause = service["cause"].as_str().map(|cause| format!(" ({cause})")).unwrap_or_default();
+            format!("{}: {}{cause}", text(&service["name"]), text(&service["state"]))
+        });
+        let paths = self.0["paths"].as_array().into_iter().flatten();
+        let paths = paths.map(|path| format!("spi {}: {}", path["spi"], text(&path["state"])));
+        services.chain(paths).collect::<Vec<_>>().join(", ")
+    }
+
+    fn named(&self, list: &str, name: &str) -> &Value {
+        let found = self.0[list].as_array().into_iter().flatten().find(|entry| entry["name"] == name);
+        found.unwrap_or(&Value::Null)
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"{"host": {"id": 1}, "ports": [{"name": "vm5", "role": "tenant", "attached": true}],
+        "services": [{"name": "svm2", "state": "down", "cause": "detached"}, {"name": "svm1", "state": "up", "cause": null}],
+        "paths": [{"chain": "inspect", "spi": 1, "state": "down", "hops": ["svm1"]}]}"#;
+
+    #[test]
+    fn the_documented_object_is_understood() {
+        let status = Status::parse(TEXT).unwrap();
+        assert!(status.attached("vm5") && !status.attached("vm6"));
+        assert_eq!(
+            (status.state("svm2"), status.cause("svm2"), status.cause("svm1")),
+            ("down", "detached", "")
+        );
+        assert_eq!((status.path(1), status.path(2)), ("down", ""));
+        assert_eq!(status.summary(), "svm2: down (detached), svm1: up, spi 1: down");
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        assert!(Status::parse("{}").is_err());
+        assert!(Status::parse("").is_err());
+    }
+}
