@@ -177,6 +177,22 @@ fn a_tenant_cannot_send_what_is_not_its_own() {
     unharmed(bed);
 }
 
+/// No offload is negotiated, so a virtio-net header that asks for one is a lie (HOSTILE 7).
+#[test]
+fn an_offload_that_was_not_negotiated_is_dropped() {
+    let mut bed = bed();
+    let good = frame(mac("vm5"), mac("vm9"), 0x88B5);
+    // NEEDS_CSUM far beyond the frame; TCPv4 segmentation with a size of 0.
+    let headers = [[1, 0, 0, 0, 0, 0, 0xFF, 0xFF, 2, 0, 0, 0], [0, 1, 54, 0, 0, 0, 0, 0, 0, 0, 0, 0]];
+    for (header, before) in headers.into_iter().zip(0..) {
+        let vm = bed.tenants[VM9].vm();
+        assert!(vm.pair(0).tx.send_with_header(&header, good.len(), |buffer| buffer.copy_from_slice(&good)));
+        vm.flush();
+        bed.until("it is dropped", |bed| bed.drops("vm9", "vnet_header") == before + 1);
+    }
+    unharmed(bed);
+}
+
 #[test]
 fn a_service_cannot_send_for_another_or_off_its_path() {
     let mut bed = bed();
