@@ -18,8 +18,10 @@ use super::fault::Findings;
 use super::file;
 use super::host::remedy;
 
-/// Largest frame a driver is told to send, without its Ethernet header.
-const MTU: u16 = 1500;
+/// Largest packet a tenant's driver is told to send, without the Ethernet header.
+const TENANT_MTU: u16 = 1500;
+/// The same for a service VM, which hands a tenant's whole frame on behind an NSH: 38 bytes more, and room for VLAN tags.
+const SERVICE_MTU: u16 = 2000;
 /// Longest path of a Unix socket, without the byte that ends it.
 const SOCKET_PATH: usize = 107;
 
@@ -58,14 +60,15 @@ impl Check<'_, '_> {
             file::Mode::Server => Mode::Server,
             file::Mode::Client => Mode::Client,
         };
+        let role = role?;
         let spec = PortSpec {
             name: self.port.name.get_ref().clone(),
             socket: self.port.socket.get_ref().clone(),
             mode,
             mac: mac.unwrap_or_default(),
-            mtu: MTU,
+            mtu: if role == Role::Tenant { TENANT_MTU } else { SERVICE_MTU },
             queue_pairs,
-            role: role?,
+            role,
         };
         Some(PortConfig { name: name?, uuid, spec })
     }

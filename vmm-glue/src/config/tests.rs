@@ -71,6 +71,9 @@ fn a_good_file_is_held_in_the_datapaths_types() {
     assert_eq!(config.host.admin, PathBuf::from("/tmp/admin.sock"));
     assert_eq!(config.ports[0].spec.role, Role::Tenant);
     let Role::Service(service) = &config.ports[1].spec.role else { panic!("svm1 is a service") };
+    // What a service VM hands on is a tenant's frame behind an Ethernet header and an NSH.
+    let longest = config.ports[0].spec.mtu + u16::try_from(nsh::ENCAP_LEN).unwrap();
+    assert!(config.ports[1].spec.mtu >= longest);
     let interval = std::time::Duration::from_millis(20);
     let timers = (service.profile.interval, service.profile.timeout, service.profile.multiplier);
     assert_eq!(timers, (interval, interval, 4));
