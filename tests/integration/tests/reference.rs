@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use integration::{Bed, Plan};
+use integration::{Bed, Plan, STEADY};
 use test_vm::guest::{Fault, Guest};
 use vhost_backend::liveness::{Cause, State};
 
-const RATE: u64 = 20_000;
+const RATE: u64 = 10_000;
 
 fn bed() -> Bed {
-    let mut bed = Bed::new(&Plan::default());
+    let mut bed = Bed::new(&Plan { profile: STEADY, ..Plan::default() });
     bed.until_all_up();
     bed.start_traffic(RATE, 4);
     bed.until("traffic flows", |bed| bed.arrived().received > 1000);
