@@ -72,12 +72,10 @@ fn in_namespace(test: &str, body: fn()) {
         Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success())
     };
     if !geteuid().is_root() || !usable("ip", "-V") {
-        println!("{test}: skipped, for it needs root and `ip` (iproute2)");
-        return;
+        return skip::skip(test, "it needs root and `ip` (iproute2)");
     }
     if !Command::new("unshare").args(["--net", "true"]).status().is_ok_and(|status| status.success()) {
-        println!("{test}: skipped, for `unshare --net` is not possible here");
-        return;
+        return skip::skip(test, "`unshare --net` is not possible here");
     }
     let output = Command::new("unshare")
         .arg("--net")

@@ -78,21 +78,12 @@ fn in_path(name: &str) -> Option<PathBuf> {
 pub struct Missing(Vec<String>);
 
 impl Missing {
-    /// Says that `test` is skipped and why, on standard error and, for `tests/run`, in the file `$LIVEPATH_SKIPPED`.
+    /// Skips `test` because of what is missing.
     ///
     /// # Panics
     /// When `$CI` is set: there a skipped test is a failed one.
     pub fn skip(&self, test: &str) {
-        assert!(std::env::var_os("CI").is_none(), "{test}: {self}");
-        eprintln!("skipped: {test}: {self}");
-        if let Some(path) = std::env::var_os("LIVEPATH_SKIPPED") {
-            let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-            let written = file.and_then(|mut file| {
-                use std::io::Write;
-                writeln!(file, "{test}: {self}")
-            });
-            written.expect("the list of skipped tests can be written");
-        }
+        skip::skip(test, &self.to_string());
     }
 }
 

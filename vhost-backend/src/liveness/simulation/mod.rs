@@ -55,7 +55,6 @@ fn sweep(first: u64, check: impl FnOnce(&Tally, u64)) {
             Err(story) => panic!("{story}"),
         }
     }
-    println!("{} seeds: {tally:?}", seeds.len());
     if !alone {
         assert!(tally.duplicate > 0 && tally.suspect > 0 && tally.in_band > 0, "{tally:?}");
         check(&tally, seeds.len() as u64);
