@@ -15,6 +15,7 @@ use crate::api::{Chain, Event, HostId, Name, Table};
 use crate::controller::{Changes, Controller, Host};
 use crate::intent::Intent;
 use crate::service::Service;
+use file::WrittenFile;
 use redb::{
     Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     StorageError, TableDefinition, WriteTransaction,
@@ -122,7 +123,7 @@ impl Store {
             create(&path, &shown)?;
         }
         // An empty file that is there already becomes a store as well.
-        Store::with(shown, Box::new(move || Database::builder().set_cache_size(CACHE).create(&path)))
+        Store::with(shown, Box::new(move || open(&path)))
     }
 
     fn with(path: String, opener: Opener) -> Result<Store, StoreError> {
@@ -341,6 +342,12 @@ fn length<T: Serialize>(value: &T) -> usize {
     json(value).map_or(0, |bytes| bytes.len())
 }
 
+/// Opens the file as a database; an empty one, or one that is not there yet, becomes one.
+fn open(path: &Path) -> Result<Database, DatabaseError> {
+    let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    Database::builder().set_cache_size(CACHE).create_with_backend(WrittenFile::new(file)?)
+}
+
 /// Makes a new store under another name and gives it its own once it is whole: a start that is cut short leaves no
 /// file that cannot be opened. A store that another process made meanwhile stays.
 fn create(path: &Path, shown: &str) -> Result<(), StoreError> {
@@ -354,7 +361,7 @@ fn create(path: &Path, shown: &str) -> Result<(), StoreError> {
         _ => {}
     }
     let file = unborn.clone();
-    drop(Store::with(shown.to_string(), Box::new(move || Database::create(&file)))?);
+    drop(Store::with(shown.to_string(), Box::new(move || open(&file)))?);
     match renameat_with(CWD, &unborn, CWD, path, RenameFlags::NOREPLACE) {
         Ok(()) => {}
         Err(Errno::EXIST) => return fs::remove_file(&unborn).map_err(failed),
@@ -414,6 +421,8 @@ fn write_events(write: &WriteTransaction, new: &[Event]) -> Result<(), redb::Err
 fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, redb::Error> {
     serde_json::to_vec(value).map_err(|error| redb::Error::Io(error.into()))
 }
+
+mod file;
 
 #[cfg(test)]
 pub(crate) mod disk;

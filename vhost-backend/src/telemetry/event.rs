@@ -118,9 +118,19 @@ pub struct EventSender {
 impl EventSender {
     /// Announces an event; never blocks.
     pub fn send(&self, at: Timestamp, kind: EventKind) {
+        self.queue(at, kind);
+        self.wake();
+    }
+
+    /// Announces an event to a control loop that need not hear of it before [`wake`](Self::wake); never blocks.
+    pub(crate) fn queue(&self, at: Timestamp, kind: EventKind) {
         if self.sender.try_send(Event { at, kind }).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Events wait for the control loop.
+    pub(crate) fn wake(&self) {
         self.wake.wake();
     }
 }

@@ -139,6 +139,8 @@ pub(crate) struct Worker {
     due: Timestamp,
     /// When sessions are tended next.
     tend_at: Timestamp,
+    /// When the control loop is to hear at the latest that a service VM is down.
+    news_at: Timestamp,
 }
 
 /// A share of a port as its worker keeps it.
@@ -190,6 +192,7 @@ impl Worker {
             started: now + STARTING,
             due: now,
             tend_at: now,
+            news_at: Timestamp::NEVER,
         };
         worker.take_up(Arc::clone(&worker.common), shares);
         Ok(worker)
@@ -201,6 +204,7 @@ impl Worker {
         loop {
             self.excuse_pause(now);
             if self.obey(now) == Flow::Stop {
+                self.common.events.wake();
                 return self.batch.account.tell(self.number);
             }
             let served = self.round(now);
@@ -310,6 +314,10 @@ impl Worker {
         }
         let sleeps = !self.arm();
         if sleeps {
+            // No frame is under way that would have to go first.
+            if self.news_at != Timestamp::NEVER {
+                self.tell_news(&Arc::clone(&self.common), self.news_at);
+            }
             self.sleeper.falls_asleep();
             let limit = self.until_deadline(now);
             self.due = now + limit;

@@ -25,20 +25,7 @@ const SLICE: u32 = 4;
 const REACHED: usize = 8;
 
 /// Whoever hears the news may want the worker's core for a while, where there are few: this long the first frames go before it.
-const AHEAD: Duration = Duration::from_micros(400);
-
-/// What is to be told of a transition, once its tables are in force.
-struct News {
-    at: Timestamp,
-    kinds: Vec<EventKind>,
-}
-
-impl News {
-    /// Tells what has not been told yet.
-    fn tell(&mut self, common: &Common) {
-        self.kinds.drain(..).for_each(|kind| common.events.send(self.at, kind));
-    }
-}
+const AHEAD: Duration = Duration::from_micros(700);
 
 /// The service VMs that what is salvaged has reached. What they send may be passed on meanwhile: nothing in it is of a flow
 /// that has older frames to be salvaged. That is not so of those which a path passes before the dead one.
@@ -92,13 +79,19 @@ impl Worker {
             if let Some(mut proxy) = port.proxy() {
                 proxy.publish(now);
             }
-            let mut news = News { at: now, kinds: vec![EventKind::Service(port.id, transition)] };
-            news.kinds.extend(changed.into_iter().map(|(chain, mode)| EventKind::Chain(chain, mode)));
-            if still.is_some() {
-                let left = self.salvage(common, port, &mut news, swapped, now);
-                news.kinds.push(EventKind::Salvaged(port.id, left));
+            common.events.queue(now, EventKind::Service(port.id, transition));
+            for (chain, mode) in changed {
+                common.events.queue(now, EventKind::Chain(chain, mode));
             }
-            news.tell(common);
+            if still.is_some() {
+                self.news_at = self.news_at.min(swapped + AHEAD);
+                let left = self.salvage(common, port, swapped, now);
+                common.events.queue(now, EventKind::Salvaged(port.id, left));
+                self.news_at = self.news_at.min(swapped + AHEAD);
+                self.tell_news(common, left.done);
+            } else {
+                common.events.wake();
+            }
         }
         if let Some(mut proxy) = port.proxy() {
             if let Some(degraded) = proxy.session.degradation() {
@@ -106,6 +99,15 @@ impl Worker {
                 common.events.send(now, EventKind::Degraded(port.id, degraded));
             }
             proxy.publish_if_old(now);
+        }
+    }
+
+    /// Wakes the control loop for the word that a service VM is down, and for what became of its frames, once the first of them
+    /// have had their time.
+    pub(super) fn tell_news(&mut self, common: &Common, now: Timestamp) {
+        if now >= self.news_at {
+            self.news_at = Timestamp::NEVER;
+            common.events.wake();
         }
     }
 
@@ -125,8 +127,7 @@ impl Worker {
 
     fn salvage_more(&mut self, common: &Common, port: &Port, now: Timestamp) {
         let _still = common.standstill.begin();
-        let mut news = News { at: now, kinds: Vec::new() };
-        let left = self.salvage(common, port, &mut news, now, now);
+        let left = self.salvage(common, port, now, now);
         if left.first.is_some() {
             common.events.send(now, EventKind::Salvaged(port.id, left));
         }
@@ -137,7 +138,6 @@ impl Worker {
         &mut self,
         common: &Common,
         port: &Port,
-        news: &mut News,
         swapped: Timestamp,
         now: Timestamp,
     ) -> Salvage {
@@ -169,9 +169,7 @@ impl Worker {
             }
             if batches.is_multiple_of(SLICE) {
                 self.hear_beyond(common, &mut beyond, now);
-                if monotonic_now() > swapped + AHEAD {
-                    news.tell(common);
-                }
+                self.tell_news(common, monotonic_now());
             }
         }
         port.settle(estate);

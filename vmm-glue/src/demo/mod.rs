@@ -5,7 +5,7 @@
 //! ```
 
 mod cast;
-mod nap;
+mod cores;
 mod play;
 mod qemu_guests;
 mod recording;

@@ -12,6 +12,7 @@ use vhost_backend::host::Host;
 use vhost_backend::port::ServiceStatus;
 
 use super::cast::{Cast, GuestKind};
+use super::cores::VmCore;
 use super::play::DemoOptions;
 use super::qemu_guests::{Makings, QemuGuests};
 use super::test_vms::TestVms;
@@ -21,6 +22,12 @@ use crate::config::Config;
 use crate::daemon::Daemon;
 
 const REFERENCE: &str = include_str!("reference.toml");
+
+/// What the VMs need before anything runs.
+enum Vms {
+    Test(VmCore),
+    Qemu(Makings),
+}
 
 /// Everything the demo runs.
 pub(super) struct Stage {
@@ -33,9 +40,10 @@ pub(super) struct Stage {
 impl Stage {
     /// Starts everything and attaches every VM.
     pub(super) fn set(options: &DemoOptions, view: &mut View) -> Result<Self> {
-        let makings = match options.guests {
-            GuestKind::Test => None,
-            GuestKind::Qemu => Some(Makings::get(view)?),
+        let vms = match options.guests {
+            // Before the first thread is started.
+            GuestKind::Test => Vms::Test(VmCore::set_apart()),
+            GuestKind::Qemu => Vms::Qemu(Makings::get(view)?),
         };
         let folder = tempfile::tempdir().context("cannot make a folder for the sockets")?;
         let controller = Controller::start(folder.path())?;
@@ -46,9 +54,9 @@ impl Stage {
             .replace("{retain}", &options.retain);
         let config = Config::parse(&text, Path::new("the demo's configuration"))?;
         let daemon = Daemon::start(config)?;
-        let cast: Box<dyn Cast> = match makings {
-            None => Box::new(TestVms::attach(folder.path())?),
-            Some(makings) => Box::new(QemuGuests::attach(&makings, folder.path(), view)?),
+        let cast: Box<dyn Cast> = match vms {
+            Vms::Test(core) => Box::new(TestVms::attach(folder.path(), core)?),
+            Vms::Qemu(makings) => Box::new(QemuGuests::attach(&makings, folder.path(), view)?),
         };
         Ok(Self { daemon, cast, controller, folder })
     }

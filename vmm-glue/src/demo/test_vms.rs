@@ -15,7 +15,7 @@ use vhost_backend::host::Host;
 use vhost_backend::worker::monotonic_now;
 
 use super::cast::{Cast, Pace, SERVICES, STAND_IN, Tally, VICTIM};
-use super::nap::{be_punctual, guest_clock, nap};
+use super::cores::{VmCore, guest_clock, nap};
 use super::stage::socket;
 use super::victim::{Injection, Order, Victim};
 
@@ -39,7 +39,7 @@ pub(super) struct TestVms {
 
 impl TestVms {
     /// Attaches every VM to its socket in `folder`; the calling thread is the VMs' from now on.
-    pub(super) fn attach(folder: &Path) -> Result<Self> {
+    pub(super) fn attach(folder: &Path, core: VmCore) -> Result<Self> {
         let tenant = |name, last| {
             // A burst of what was saved is to find room at its destination.
             let options = Options { ring_size: 1024, ..options(0, last) };
@@ -57,8 +57,8 @@ impl TestVms {
         let (_, victim) = service(VICTIM)?;
         let others = SERVICES.into_iter().filter(|name| *name != VICTIM);
         let services = others.map(service).collect::<Result<_>>()?;
-        be_punctual();
-        let victim = Victim::new(move |orders| live(victim, orders)).context("svm2 gets no thread")?;
+        core.enter();
+        let victim = Victim::new(move |orders| live(victim, core, orders)).context("svm2 gets no thread")?;
         let (stepped, stood_still) = (guest_clock(), Duration::ZERO);
         Ok(Self { vm5, vm6, services, victim, forwarded: 0, stepped, stood_still })
     }
@@ -149,8 +149,8 @@ fn options(kind: u8, last: u8) -> Options {
 }
 
 /// What svm2's thread does.
-fn live(mut guest: ServiceGuest, orders: &Receiver<Order>) {
-    be_punctual();
+fn live(mut guest: ServiceGuest, core: VmCore, orders: &Receiver<Order>) {
+    core.enter();
     loop {
         match orders.try_recv() {
             Ok(order) => {

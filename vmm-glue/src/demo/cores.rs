@@ -1,0 +1,81 @@
+//! How the demo's VMs share the cores with all that is not a VM.
+//!
+//! A vCPU that is not run for longer than its liveness profile forgives is a dead one, and `fast` forgives 3 ms: such vCPUs
+//! have a core of their own, as has the worker of a datapath. So the VMs have the last core, and daemon and controller have
+//! the others. Where there is but one, the VMs take it when they need it, and not for long.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use vhost_backend::worker::monotonic_now;
+
+use crate::sys::run_in_real_time;
+
+/// How long VMs that have nothing to do leave their core to others, as a halted vCPU does. It delays a packet by less than
+/// this at each hop.
+const NAP: Duration = Duration::from_micros(20);
+
+/// The VMs' core, if they have one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct VmCore(Option<CpuSet>);
+
+impl VmCore {
+    /// The last core that the calling thread may use is the VMs' from now on; that thread, and those that it starts, have the
+    /// others.
+    pub(super) fn set_apart() -> Self {
+        let set = sched_getaffinity(None).ok().and_then(divide);
+        let apart = set.filter(|(_, others)| sched_setaffinity(None, others).is_ok());
+        Self(apart.map(|(last, _)| last))
+    }
+
+    /// The calling thread is the VMs' from now on: it has their core, and its naps end on time, whatever else wants that.
+    pub(super) fn enter(self) {
+        // Else they take 50 microseconds more.
+        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+        if let Err(error) = run_in_real_time() {
+            log::debug!("VMs may have to wait for a core: {error}");
+        }
+        if let Some(Err(error)) = self.0.map(|core| sched_setaffinity(None, &core)) {
+            log::debug!("VMs have no core of their own: {error}");
+        }
+    }
+}
+
+/// The last core of a set, and the others, if there are any.
+fn divide(all: CpuSet) -> Option<(CpuSet, CpuSet)> {
+    let core = (0..CpuSet::MAX_CPU).rev().find(|core| all.is_set(*core))?;
+    let (mut last, mut others) = (CpuSet::new(), all);
+    last.set(core);
+    others.unset(core);
+    (others.count() > 0).then_some((last, others))
+}
+
+/// The guests' clock: the daemon's, as a duration.
+pub(super) fn guest_clock() -> Duration {
+    Duration::from_nanos(monotonic_now().as_nanos())
+}
+
+/// Nothing is due; on few cores the datapath and the controller may want this one.
+pub(super) fn nap() {
+    std::thread::sleep(NAP);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(cores: &[usize]) -> CpuSet {
+        let mut set = CpuSet::new();
+        cores.iter().for_each(|core| set.set(*core));
+        set
+    }
+
+    #[test]
+    fn the_last_of_several_cores_is_set_apart() {
+        assert_eq!(divide(set(&[0, 1])), Some((set(&[1]), set(&[0]))));
+        assert_eq!(divide(set(&[2, 3, 9])), Some((set(&[9]), set(&[2, 3]))));
+        assert_eq!(divide(set(&[4])), None);
+        assert_eq!(divide(set(&[])), None);
+    }
+}
