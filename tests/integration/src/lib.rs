@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nsh::Spi;
 use test_vm::Options;
-use test_vm::guest::{self, Endpoint, Guest, Report, Service, ServiceGuest, TenantGuest, Traffic};
+use test_vm::guest::{self, Endpoint, Fault, Guest, Report, Service, ServiceGuest, TenantGuest, Traffic};
 use vhost_backend::chain::{
     ChainSpec, Egress, Failback, Generation, Match, OnFailure, PathSpec, PolicySpec, PortId, SiDecrement,
 };
@@ -221,10 +221,24 @@ impl Bed {
         self.tenants.iter_mut().for_each(TenantGuest::stop);
         let mut seen = None;
         self.until("the frames under way have arrived", |bed| {
+            // On a busy machine guests may hardly run in this time.
             bed.run(Duration::from_millis(50));
+            (0..50).for_each(|_| bed.step());
             let now = bed.tenants.each_ref().map(|tenant| tenant.sink().report());
-            seen.replace(now) == Some(now)
+            seen.replace(now) == Some(now) && bed.unread() == 0
         });
+    }
+
+    /// Frames of guests that are well which no worker has read yet.
+    fn unread(&mut self) -> usize {
+        let tenants = self.tenants.iter_mut().map(|tenant| tenant as &mut dyn Guest);
+        let services = self.services.values_mut().map(|service| service as &mut dyn Guest);
+        let well = tenants.chain(services).filter(|guest| guest.fault() == Fault::None);
+        let unread = |guest: &mut dyn Guest| {
+            let pairs = guest.vm().pairs().iter_mut();
+            pairs.map(|pair| pair.tx.in_flight() - pair.tx.reap()).sum::<usize>()
+        };
+        well.map(unread).sum()
     }
 
     /// How often the log tells of something that `wanted` picks.

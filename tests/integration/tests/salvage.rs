@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use integration::{Bed, Plan, SERVICES};
 use rstest::rstest;
-use test_vm::Options;
 use test_vm::guest::{Fault, Guest};
+use test_vm::{Options, stall};
 use vhost_backend::liveness::{Profile, State};
 use vhost_backend::port::Keeps;
 
@@ -46,6 +46,10 @@ fn heal(bed: &mut Bed) {
 /// busy machine; none came twice or behind a later one of its flow.
 fn lost(bed: &mut Bed) -> u64 {
     bed.drain();
+    for name in SERVICES.iter().filter(|name| **name != "svm2") {
+        let flaps = bed.status(name).counters.flaps;
+        assert_eq!(flaps, 0, "the guests stood still for so long that {name} was down as well");
+    }
     let (report, sent) = (bed.arrived(), bed.tenants[0].counters().sent);
     let order = (report.duplicated, report.reordered, report.late, report.corrupt);
     assert_eq!(order, (0, 0, 0, 0), "{report:#?} {:#?}", bed.host.status());
@@ -73,17 +77,26 @@ fn a_frozen_service_vm_costs_no_frame(#[values(1, 3)] workers: usize, #[values(1
     assert_whole(&mut bed);
 }
 
+/// Lets svm2 stand still until frames lie in its rings, and then fail.
+fn fail_full(bed: &mut Bed, fault: Fault) {
+    let (now, handed) = (bed.now(), bed.counters("svm2").rx_packets);
+    bed.service("svm2").inject(Fault::Freeze, now).unwrap();
+    bed.until("frames lie in its rings", |bed| bed.counters("svm2").rx_packets > handed + 150);
+    fail(bed, fault);
+    assert!(bed.counters("svm2").salvaged > 100, "{:#?}", bed.counters("svm2"));
+}
+
 #[rstest]
 fn a_killed_vmm_costs_no_frame(#[values(1, 3)] workers: usize, #[values(1, 2)] queue_pairs: usize) {
     let mut bed = bed(&plan(workers, queue_pairs));
-    fail(&mut bed, Fault::Kill);
+    fail_full(&mut bed, Fault::Kill);
     assert_whole(&mut bed);
 }
 
 #[rstest]
 fn a_vnic_that_is_reset_costs_no_frame(#[values(1, 3)] workers: usize) {
     let mut bed = bed(&plan(workers, 1));
-    fail(&mut bed, Fault::Reset);
+    fail_full(&mut bed, Fault::Reset);
     bed.until_state("svm2", State::Up);
     assert_whole(&mut bed);
 }
@@ -96,6 +109,34 @@ fn a_hung_service_costs_what_it_swallowed(#[values(1, 3)] workers: usize) {
     let swallowed = bed.service("svm2").swallowed();
     // Probes were swallowed too.
     assert!(lost > 0 && lost <= swallowed, "{lost} of {swallowed}: {:#?}", bed.host.status());
+}
+
+#[rstest]
+fn workers_kept_from_their_cores_meanwhile_cost_no_frame(#[values(Fault::Freeze, Fault::Kill)] fault: Fault) {
+    for _ in 0..6 {
+        let mut bed = bed(&plan(3, 2));
+        let now = bed.now();
+        bed.service("svm2").inject(fault, now).unwrap();
+        let mut turn = 0;
+        bed.until("svm2 is down", |bed| {
+            // Wherever they are: between a decision and the delivery too, and for longer than they are waited for.
+            turn += 1;
+            stall(["worker-1", "worker-2"][turn % 2], Duration::from_millis(30)).unwrap();
+            bed.run(Duration::from_millis(40));
+            !bed.state("svm2").usable()
+        });
+        bed.until_arrived("traffic takes SPI 2", 2000);
+        assert_whole(&mut bed);
+    }
+}
+
+#[test]
+fn what_finds_no_place_to_wait_is_counted() {
+    let mut bed = bed(&Plan { keeps: Keeps { hold: 64 << 10, retain: 0 }, ..plan(1, 1) });
+    fail(&mut bed, Fault::Freeze);
+    let full = bed.drops("svm2", "hold_full");
+    assert!(full > 0 && bed.counters("svm2").salvaged > 256, "{:#?}", bed.counters("svm2"));
+    assert_eq!(lost(&mut bed), full, "{:#?}", bed.host.status());
 }
 
 /// Frames that were handed over stay replayable.
@@ -117,7 +158,7 @@ fn a_hung_service_costs_no_frame_if_they_are_retained(
 #[rstest]
 fn what_is_retained_is_not_steered_twice(#[values(Fault::Freeze, Fault::Kill, Fault::Reset)] fault: Fault) {
     let mut bed = bed(&retaining(plan(2, 2)));
-    fail(&mut bed, fault);
+    fail_full(&mut bed, fault);
     assert_whole(&mut bed);
 }
 

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use integration::{Bed, Plan, STEADY, intent, port_id};
-use test_vm::Options;
-use test_vm::guest::{Fault, Guest};
+use integration::{Bed, Plan, SERVICES, STEADY, endpoint, intent, port_id};
+use test_vm::guest::{Fault, Guest, Traffic};
+use test_vm::{Options, stall};
 use vhost_backend::chain::OnFailure;
 use vhost_backend::liveness::{Cause, Profile, State};
+use vhost_backend::telemetry::EventKind;
 
 const RATE: u64 = 10_000;
 const FLOWS: u16 = 24;
@@ -63,6 +64,79 @@ fn replies_take_the_same_services_whichever_worker_sees_them() {
     assert_eq!((back.duplicated, back.reordered, back.corrupt), (0, 0, 0));
     let passed = bed.counters("svm2").tx_packets;
     assert!(passed >= there + back.received, "{passed} of {there} and {}", back.received);
+}
+
+/// Down after 100 ms of silence.
+const PATIENT: Profile = Profile { multiplier: 10, stall: Duration::from_millis(400), ..Profile::DEFAULT };
+
+/// One flow, whose frames svm2 gets and returns by its second queue pair: another worker than its home serves that.
+fn bed_beside_home() -> Bed {
+    let options = Options { queue_pairs: 2, ..Options::default() };
+    let mut bed = Bed::new(&Plan { profile: PATIENT, options, workers: 2, ..Plan::default() });
+    bed.until_all_up();
+    for source_port in 40_000.. {
+        let used = |bed: &mut Bed| bed.service("svm2").vm().pairs()[1].rx.counters().used;
+        let before = used(&mut bed);
+        let (from, to) = (endpoint("vm5", 5), endpoint("vm6", 6));
+        let flow = Traffic {
+            from,
+            to,
+            flows: 1,
+            source_port,
+            port: 7000,
+            rate: RATE,
+            frame_len: 128,
+            patterned: true,
+            run: 1,
+        };
+        bed.tenants[0].start(flow);
+        bed.until_arrived("traffic flows", 200);
+        if used(&mut bed) > before + 100 {
+            break;
+        }
+    }
+    bed
+}
+
+/// All ports of the chain are at home with the first worker.
+const OTHER: &str = "worker-1";
+
+#[test]
+fn a_worker_that_is_kept_from_its_core_takes_nobody_down() {
+    let mut bed = bed_with(1, 1, PATIENT);
+    for _ in 0..3 {
+        stall("worker-0", Duration::from_millis(400)).unwrap();
+        bed.run(Duration::from_millis(500));
+    }
+    let flaps = SERVICES.map(|name| bed.status(name).counters.flaps);
+    assert_eq!(flaps, [0; SERVICES.len()], "{:#?}", bed.host.status());
+    assert!(bed.host.workers().iter().any(|worker| worker.time.rounds > 0));
+}
+
+#[test]
+fn answers_that_another_worker_has_not_read_count() {
+    let mut bed = bed_beside_home();
+    for _ in 0..3 {
+        stall(OTHER, Duration::from_millis(400)).unwrap();
+        bed.run(Duration::from_millis(500));
+    }
+    assert_eq!(bed.status("svm2").counters.flaps, 0, "{:#?}", bed.host.status());
+    assert!(bed.told(|event| matches!(event, EventKind::Degraded(..))) == 0);
+}
+
+#[test]
+fn a_worker_that_pauses_again_and_again_hides_no_failure() {
+    let mut bed = bed_beside_home();
+    let now = bed.now();
+    bed.service("svm2").inject(Fault::Hang, now).unwrap();
+    let mut pauses = 0;
+    bed.until("svm2 is down", |bed| {
+        stall(OTHER, Duration::from_millis(20)).unwrap();
+        pauses += 1;
+        bed.run(Duration::from_millis(21));
+        !bed.state("svm2").usable()
+    });
+    assert!(pauses < 50, "100 ms of silence, after {pauses} pauses of 20 ms");
 }
 
 #[test]

@@ -105,9 +105,6 @@ pub struct Session {
     silent: Timestamp,
     /// A pause was made up for; a worker that is always late must not put a verdict off for ever.
     spared: bool,
-    /// Pauses until then have been made up for. Several workers serve the queues of one service VM, and what held all of
-    /// them up at once held it up once.
-    excused: Timestamp,
     lag: Lag,
     profile: Profile,
     schedule: Schedule,
@@ -142,7 +139,6 @@ impl Session {
             misses: 0,
             silent: now,
             spared: false,
-            excused: now,
             lag: Lag::default(),
             profile: profile.checked(),
             schedule: Schedule::default(),
@@ -240,21 +236,26 @@ impl Session {
         self.deadline
     }
 
-    /// A worker did not go round for `gap`, until now: everything that runs is moved by it, as the
-    /// proxy's own pause is not the service VM's fault. What another worker has told already moves nothing. After a gap
-    /// above half an `interval` the service VM gets half an `interval` to show itself at least, as the whole host may
-    /// have stood still.
+    /// The worker that calls [`poll`](Self::poll) did not go round for `gap`, until now: everything that runs is moved by it,
+    /// as the proxy's own pause is not the service VM's fault. After a gap above half an `interval` the service VM gets half an
+    /// `interval` to show itself at least, as the whole host may have stood still. Other workers' pauses move nothing, or
+    /// several that pause in turn would put a verdict off for ever: what waits in the queues they serve is to be heard before
+    /// the [verdict](Self::verdict_at).
     pub fn paused(&mut self, now: Timestamp, gap: Duration) {
-        let gap = gap.min(now.saturating_since(self.excused));
-        self.excused = self.excused.max(now);
         self.shift(now, gap);
         let grace = self.profile.lateness();
         if gap > grace && !self.spared {
             self.spared = true;
-            let verdict = self.miss_at().min(self.stall_at());
-            self.shift(now, (now + grace).saturating_since(verdict));
+            self.shift(now, (now + grace).saturating_since(self.verdict_at()));
         }
         self.plan();
+    }
+
+    /// When [`poll`](Self::poll) next holds a silence against the service VM; [`Timestamp::NEVER`] while nothing is asked and
+    /// nothing stands still.
+    #[must_use]
+    pub fn verdict_at(&self) -> Timestamp {
+        self.miss_at().min(self.stall_at())
     }
 
     /// Whether it is [`degraded`](Self::degraded), if that changed since the last time this was asked.

@@ -13,7 +13,7 @@ use super::reflection::serial;
 use super::{Port, Proxy};
 use crate::telemetry::Discard;
 
-/// The frames of all pairs of a port. While it exists, the port's own queues have no room.
+/// The frames of all pairs of a port. While it exists, the port retains nothing, and what comes for it waits in other queues.
 pub(crate) struct Estate {
     lines: Vec<Line>,
     /// The last serial number given.
@@ -86,11 +86,9 @@ impl Proxy {
 
     fn line(&mut self, pair: usize, mut untaken: FrameQueue) -> Line {
         self.forget_answered(pair);
-        let mut queue = |queues: fn(&mut Proxy) -> &mut Box<[FrameQueue]>| {
-            queues(self).get_mut(pair).map(std::mem::take).unwrap_or_default()
-        };
-        let held = queue(|proxy| &mut proxy.holds);
-        let mut retained = queue(|proxy| &mut proxy.retained);
+        let spare = self.spare_holds.get_mut(pair).map(std::mem::take).unwrap_or_default();
+        let held = self.holds.get_mut(pair).map(|hold| std::mem::replace(hold, spare)).unwrap_or_default();
+        let mut retained = self.retained.get_mut(pair).map(std::mem::take).unwrap_or_default();
         self.without_taken(&mut untaken);
         if self.holds.len() > 1 {
             self.without_taken(&mut retained);
@@ -142,7 +140,7 @@ impl Port {
             }
             let Some(mut proxy) = self.proxy() else { return };
             let proxy: &mut Proxy = &mut proxy;
-            for (queues, queue) in [(&mut proxy.holds, held), (&mut proxy.retained, retained)] {
+            for (queues, queue) in [(&mut proxy.spare_holds, held), (&mut proxy.retained, retained)] {
                 if let Some(place) = queues.get_mut(pair) {
                     *place = queue;
                 }
@@ -229,6 +227,19 @@ mod tests {
         let estate = Estate { lines, last: 9 };
         let paths = estate.paths().unwrap();
         assert_eq!(paths.collect::<Vec<_>>(), [spi(1)]);
+    }
+
+    #[test]
+    fn what_comes_while_an_estate_is_steered_waits() {
+        let mut proxy = proxy(1);
+        let gather = Gather { vnet: VnetHeader::NONE, head: &frame(0), tail: None };
+        assert_eq!(proxy.hold(0, Discard::RingFull, &gather), Ok(()));
+        let estate = Estate { lines: vec![proxy.line(0, FrameQueue::default())], last: proxy.serials.last() };
+        assert!(!proxy.is_holding());
+        assert_eq!(proxy.hold(0, Discard::RingFull, &gather), Ok(()));
+        assert!(proxy.is_holding_for(0));
+        assert_eq!(numbers(estate).1, [1]);
+        assert_eq!(numbers(Estate { lines: vec![proxy.line(0, FrameQueue::default())], last: 2 }).1, [2]);
     }
 
     #[test]

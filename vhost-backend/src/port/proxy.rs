@@ -38,6 +38,8 @@ pub(crate) struct Proxy {
     pub(super) serials: Serials,
     /// Frames that wait for room in the receive ring of each pair.
     pub(crate) holds: Box<[FrameQueue]>,
+    /// What takes their place while their frames are steered again.
+    pub(super) spare_holds: Box<[FrameQueue]>,
     /// Copies of frames handed over, by the same pairs.
     pub(crate) retained: Box<[FrameQueue]>,
     /// The service VM's address.
@@ -102,6 +104,7 @@ impl Proxy {
             session,
             serials: Serials::new(),
             holds: Box::default(),
+            spare_holds: Box::default(),
             retained: Box::default(),
             mac,
             source,
@@ -120,7 +123,8 @@ impl Proxy {
     #[must_use]
     pub(crate) fn keeping(self, keeps: &Keeps, pairs: usize) -> Self {
         let queues = |bytes: usize| (0..pairs).map(|_| FrameQueue::new(bytes / pairs.max(1))).collect();
-        Self { holds: queues(keeps.hold), retained: queues(keeps.retain), ..self }
+        let (holds, spare_holds) = (queues(keeps.hold), queues(keeps.hold));
+        Self { holds, spare_holds, retained: queues(keeps.retain), ..self }
     }
 
     /// The same proxy with another carrier than [`Carrier::Nsh`]. `seed` is secret from guests.

@@ -36,6 +36,8 @@ pub(super) struct Batch {
     /// Where frames are segmented that their receivers do not take as they are.
     pub(super) scratch: Scratch,
     pub(super) answers: Answers,
+    /// A frame of it waits for a service VM that was down when it was delivered.
+    pub(super) late: bool,
 }
 
 impl Batch {
@@ -48,6 +50,7 @@ impl Batch {
             account: Account::default(),
             scratch: Scratch::default(),
             answers: Answers::default(),
+            late: false,
         })
     }
 }
@@ -88,6 +91,9 @@ impl Worker {
                 slot.call();
             }
             batch.account.done(Stage::Complete);
+            if batch.late {
+                break;
+            }
         }
         if served > 0 && port.home() != *number {
             // The worker it is at home with may be asleep.

@@ -153,6 +153,7 @@ impl Target<'_> {
             receive.prepare();
             broken = receive.broken();
         }
+        let late = delivery.is_late();
         broken = delivery.end().or(broken);
         if slot.split().is_some_and(Split::wants_call) {
             slot.call();
@@ -163,6 +164,7 @@ impl Target<'_> {
         drop(slot);
         batch.account.done(Stage::Publish);
         drop(proxy);
+        batch.late |= late;
         if port.home() != self.worker && port.is_service() {
             self.common.wake_home(port, self.now);
         }
@@ -410,6 +412,11 @@ impl<'a> Delivery<'a> {
         if let Some(proxy) = &mut self.proxy {
             proxy.session.refused(query);
         }
+    }
+
+    /// Frames wait since this delivery for a service VM that was down by then.
+    fn is_late(&self) -> bool {
+        self.held > 0 && self.proxy.as_ref().is_some_and(|proxy| !proxy.session.state().keeps())
     }
 
     pub(super) fn end(self) -> Option<Broken> {

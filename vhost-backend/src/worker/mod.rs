@@ -279,8 +279,12 @@ impl Worker {
             if now < duty.waits {
                 continue;
             }
+            if self.common.standstill.is_wanted() {
+                break;
+            }
             let frames = self.serve(index, now);
             served += frames;
+            self.steer_late(now);
             if let Some(duty) = self.duties.get_mut(index) {
                 // A look at a tap is a system call, so one in vain is enough.
                 let step = if duty.tap { QUIET } else { 1 };
@@ -300,8 +304,7 @@ impl Worker {
         let gap = now.saturating_since(self.due);
         self.counters.paused(gap);
         if gap > PAUSE {
-            let ports = self.duties.iter().filter_map(|duty| self.common.ports.get(duty.share.port));
-            for mut proxy in ports.filter_map(Port::proxy) {
+            for mut proxy in self.services().filter_map(Port::proxy) {
                 proxy.session.paused(now, gap);
             }
         }

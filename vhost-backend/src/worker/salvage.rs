@@ -9,13 +9,14 @@
 //! All in one go, so that no later frame of a flow passes an earlier one.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::decide::Batch;
 use super::{Common, Worker, monotonic_now};
 use crate::chain::{Counts, PortId, Snapshot};
 use crate::liveness::{State, Timestamp};
-use crate::port::{Basis, Estate, FrameQueue, Outgoing, Port, To};
+use crate::port::{Basis, Estate, FrameQueue, Outgoing, Port, RingSlot, To};
 use crate::ring::{BATCH, Frames, MAX_SIZE, VNET_LEN};
 use crate::telemetry::{EventKind, Salvage};
 
@@ -118,6 +119,19 @@ impl Worker {
         }
     }
 
+    /// The same, in a round, for frames of the batch just delivered: the service VM died after they had been decided, and this
+    /// worker was kept from delivering them in time. Nothing later is read before.
+    pub(super) fn steer_late(&mut self, now: Timestamp) {
+        if std::mem::take(&mut self.batch.late) {
+            let common = Arc::clone(&self.common);
+            common.standstill.end_round(self.number);
+            for port in common.ports.iter().filter(|port| port.is_service()) {
+                self.salvage_late(&common, port, now);
+            }
+            common.standstill.begin_round(self.number);
+        }
+    }
+
     /// The same for what a service VM in maintenance was still to process, and will not now that its link is lost.
     pub(super) fn salvage_maintained(&mut self, common: &Common, port: &Port, now: Timestamp) {
         if port.proxy().is_some_and(|proxy| proxy.session.state() == State::Maintained) {
@@ -134,13 +148,7 @@ impl Worker {
     }
 
     /// Steers everything again that a service VM was to get and never took, and what was retained for it.
-    fn salvage(
-        &mut self,
-        common: &Common,
-        port: &Port,
-        swapped: Timestamp,
-        now: Timestamp,
-    ) -> Salvage {
+    fn salvage(&mut self, common: &Common, port: &Port, swapped: Timestamp, now: Timestamp) -> Salvage {
         let mut left = Salvage { salvaged: 0, replayed: 0, swapped, first: None, done: swapped };
         let mut estate = port.estate();
         let mut beyond = Beyond::new(&common.tables.load(), port.id, &estate);
@@ -205,7 +213,9 @@ impl Worker {
         }
         let _still = common.standstill.begin();
         for pair in 0..port.attachment.queue_pairs() {
-            self.hear_ring_out(common, port, pair, now);
+            if let Some(slot) = port.attachment.transmit_in_turn(pair) {
+                self.hear_ring(common, port, slot, now);
+            }
             let Some(mut unheard) = port.attachment.unheard(pair) else { continue };
             let Self { number, batch, counts, frames, .. } = self;
             loop {
@@ -219,10 +229,48 @@ impl Worker {
         }
     }
 
-    /// The same for a transmit ring that runs yet.
-    fn hear_ring_out(&mut self, common: &Common, port: &Port, pair: usize, now: Timestamp) {
+    /// What its answers come by is served by other workers too, and they may be kept from their cores. Hears what waits there, if
+    /// the service VM is about to be judged; false if one of these queues cannot be looked at now and the verdict is due.
+    pub(super) fn hear_others(&mut self, index: usize, common: &Common, port: &Port, now: Timestamp) -> bool {
+        let pairs = port.attachment.queue_pairs();
+        if self.duties.get(index).is_none_or(|duty| duty.share.pairs.len() >= pairs) {
+            return true;
+        }
+        let Some((verdict, ahead)) = port.proxy().map(|proxy| {
+            let session = &proxy.session;
+            // Early enough that an answer which was in time is not taken for a late one.
+            (session.verdict_at(), session.profile().timeout / 2)
+        }) else {
+            return true;
+        };
+        if verdict > now + ahead {
+            return true;
+        }
+        let mut heard = true;
+        common.standstill.begin_round(self.number);
+        for pair in 0..pairs {
+            if self.duties.get(index).is_some_and(|duty| duty.share.pairs.contains(&pair)) {
+                continue;
+            }
+            match port.attachment.transmit(pair) {
+                Some(slot) => self.hear_ring(common, port, slot, now),
+                None => heard = false,
+            }
+            self.steer_late(now);
+        }
+        common.standstill.end_round(self.number);
+        heard || verdict > now
+    }
+
+    /// Decides what waits in a transmit ring.
+    fn hear_ring(
+        &mut self,
+        common: &Common,
+        port: &Port,
+        mut slot: MutexGuard<'_, RingSlot>,
+        now: Timestamp,
+    ) {
         let Self { number, batch, counts, .. } = self;
-        let Some(mut slot) = port.attachment.transmit_in_turn(pair) else { return };
         let mut notify = false;
         // A ring of frames, however fast it adds more.
         for _ in 0..usize::from(MAX_SIZE).div_ceil(BATCH) {
@@ -235,6 +283,9 @@ impl Worker {
                     batch.deliver(common, *number, chains, count, now);
                     notify |= ring.complete_batch();
                 }
+            }
+            if batch.late {
+                break;
             }
         }
         if notify {

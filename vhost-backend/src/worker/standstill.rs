@@ -9,7 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A worker that does not get round to ending its round for this long is not waited for: the kernel has taken its core
-/// away. What it delivers afterwards is found then.
+/// away. What it has decided by the tables of before then waits for the dead service VM, and it steers that again itself
+/// before it reads anything else, so that no later frame of a flow passes an earlier one.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Who is in a round, and whether others want all rounds to end. A host with one worker needs none of it.
@@ -53,6 +54,12 @@ impl Standstill {
             own.store(false, Ordering::Release);
             drop(self.enter());
         }
+    }
+
+    /// Whether a worker in a round should end it soon.
+    #[inline]
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
     }
 
     /// It is over.

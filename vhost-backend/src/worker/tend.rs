@@ -82,7 +82,9 @@ impl Worker {
             let Some(port) = common.ports.get(duty.share.port) else { continue };
             if port.is_service() && port.home() == self.number {
                 common.let_in(port, now);
-                common.tend_session(port, now);
+                if self.hear_others(index, &common, port, now) {
+                    common.tend_session(port, now);
+                }
                 self.announce(&common, port, now);
                 self.salvage_late(&common, port, now);
             }
@@ -90,7 +92,7 @@ impl Worker {
     }
 
     /// The service ports at home here.
-    fn services(&self) -> impl Iterator<Item = &Port> {
+    pub(super) fn services(&self) -> impl Iterator<Item = &Port> {
         let ports = self.duties.iter().filter_map(|duty| self.common.ports.get(duty.share.port));
         ports.filter(|port| port.is_service() && port.home() == self.number)
     }

@@ -212,15 +212,3 @@ fn a_service_vm_that_never_answered_stays_init() {
     assert!(!b.session.usable());
     assert_eq!(b.went(), []);
 }
-
-#[test]
-fn a_pause_that_several_workers_tell_counts_once() {
-    let mut b = Bench::up();
-    b.at(10.0).query().expect("due");
-    b.at(60.0);
-    b.session.paused(b.now, ms(49));
-    b.at(60.2);
-    b.session.paused(b.now, ms(49));
-    b.session.paused(b.now, ms(20));
-    assert_eq!(b.session.deadline(), at(69.2), "of the others' pauses only what goes beyond the first");
-}
