@@ -9,7 +9,7 @@ use super::{GOOD, faults, parse};
 #[case::unknown_key(
     "id = 1\n",
     "id = 1\ncolour = 3\n",
-    "3: host: colour = 3: there is no such key; use one of id, name, workers, cpus, flows, admin, metrics"
+    "3: host: colour = 3: there is no such key; use one of id, name, workers, cpus, flows, admin, metrics, metrics_names"
 )]
 #[case::unknown_table(
     "[[policy]]",
@@ -215,6 +215,11 @@ use super::{GOOD, faults, parse};
     "id = 1\n",
     "id = 1\nmetrics = \"localhost:9300\"\n",
     "3: host: metrics = \"localhost:9300\": is no address to listen on; write an IP address and a port, e.g. \"127.0.0.1:9300\""
+)]
+#[case::metrics_names(
+    "id = 1\n",
+    "id = 1\nmetrics_names = [\"host-a\", \"host-a:9300\"]\n",
+    "3: host: metrics_names = [\"host-a\", \"host-a:9300\"]: a host's name has letters, digits, '-', '_' and '.', and no scheme or port; write names as in a URL"
 )]
 #[case::admin_folder(
     "/tmp/admin.sock",
