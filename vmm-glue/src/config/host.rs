@@ -110,6 +110,29 @@ fn workers(host: &file::Host, findings: &mut Findings<'_>) {
         let problem = format!("names {} for {}", counted(cpus.len(), "core"), counted(workers, "worker"));
         let remedy = "give one core for each worker, or remove the key";
         findings.add("host: cpus", host.cpus.span(), problem, remedy);
+    } else if let Some(online) = online_cpus()
+        && let Some(missing) = cpus.iter().find(|cpu| !online.iter().any(|range| range.contains(*cpu)))
+    {
+        let problem = format!("names core {missing}, which this machine does not have");
+        let has = online.iter().map(shown).collect::<Vec<_>>().join(", ");
+        findings.add("host: cpus", host.cpus.span(), problem, format!("use {has}, or remove the key"));
+    }
+}
+
+/// The cores of this machine that are online, if it says so.
+fn online_cpus() -> Option<Vec<RangeInclusive<usize>>> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    text.trim().split(',').map(range).collect()
+}
+
+fn shown(range: &RangeInclusive<usize>) -> String {
+    match (range.start(), range.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first} to {last}"),
     }
 }
 

@@ -14,7 +14,7 @@ use super::exposition::{Exposition, Form};
 use super::site::{self, CHAIN, Site};
 
 /// Name, type, unit and labels, as promised to dashboards and alerts.
-const PROMISED: [(&str, &str, &str, &[&str]); 21] = [
+pub(crate) const PROMISED: [(&str, &str, &str, &[&str]); 21] = [
     ("livepath_chain_policy_active", "gauge", "", &["chain", "policy"]),
     ("livepath_chain_policy_packets", "counter", "", &["chain", "policy"]),
     ("livepath_failover_reflected", "counter", "", &[]),

@@ -176,6 +176,11 @@ use super::{GOOD, faults, parse};
     "id = 1\ncpus = [2, 1, 2]\n",
     "3: host: cpus = [2, 1, 2]: names core 2 twice; give every worker a core of its own"
 )]
+#[case::no_such_cpu(
+    "id = 1\n",
+    "id = 1\ncpus = [4095]\n",
+    "3: host: cpus = [4095]: names core 4095, which this machine does not have; use 0"
+)]
 #[case::no_policy(
     "name = \"inspect\"\n",
     "name = \"inspect\"\non_failure = \"pass\"\n",
