@@ -212,15 +212,18 @@ impl Daemon {
         self.shared.reload_from(file)
     }
 
-    /// Waits until a signal asks for the end.
+    /// Waits until a signal asks for the end, and then for what service VMs have in their hands, for 50 ms at most.
     pub fn wait(mut self) {
         if let Some(control) = self.control.take() {
             let _ = control.join();
         }
+        self.shared.host.drain();
     }
 
-    /// Ends everything: the agent hands in what it can within a moment, the backend hangs up on every VMM.
+    /// Ends everything: service VMs return what they have, for 50 ms at most, the agent hands in what it can within a moment, the
+    /// backend hangs up on every VMM.
     pub fn stop(self) {
+        self.shared.host.drain();
         drop(self);
     }
 }
