@@ -114,15 +114,15 @@ impl Attachment {
         text
     }
 
-    /// Its queues are counted singly: two to a pair.
+    /// Its queues are counted singly, two to a pair, and it starts no VM with fewer vCPUs than pairs.
     fn cloud_hypervisor(&self, further: &[String]) -> String {
         let Self { port, socket, mac, .. } = self;
         let mode = if self.daemon_listens { "" } else { ",vhost_mode=server" };
-        let queues = 2 * self.queues;
+        let (pairs, queues) = (self.queues, 2 * self.queues);
         let net =
             format!("mac={mac},vhost_user=true,socket={socket},num_queues={queues},queue_size=256{mode}");
         let mut lines = vec![
-            "cloud-hypervisor --cpus boot=1 --memory size=1G,shared=on".to_owned(),
+            format!("cloud-hypervisor --cpus boot={pairs} --memory size=1G,shared=on"),
             format!("--net {}", quoted(&net)),
         ];
         lines.extend(joined(further));
@@ -245,7 +245,7 @@ mod tests {
         );
     }
 
-    /// The keys that Cloud Hypervisor's `--net` and `--memory` know, by its documentation (v40).
+    /// The keys that Cloud Hypervisor's `--net` and `--memory` know, by its documentation (v40) and the source of today.
     #[test]
     fn cloud_hypervisor_gets_keys_that_it_knows_and_counts_rings() {
         let text = port(2, false).text(Vmm::CloudHypervisor, &[]);
@@ -271,6 +271,7 @@ mod tests {
         ];
         assert!(options("--net ").iter().all(|key| net.contains(key)), "{text}");
         assert_eq!(options("--memory "), ["size", "shared"]);
+        assert!(text.contains("--cpus boot=2 "), "it refuses more queue pairs than vCPUs: {text}");
     }
 
     #[test]

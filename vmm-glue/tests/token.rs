@@ -49,7 +49,12 @@ fn the_token_comes_from_a_file_of_its_owner() {
     fs::write(&file, "only-for-this-test\n").expect("the token is written");
     let (code, told) = fail(&url, None, None);
     assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("changes need a token (no-token)"), "{told}");
+    assert!(
+        told.contains(
+            "changes need a token; name the file with the token with --token-file or LIVEPATH_TOKEN_FILE"
+        ),
+        "{told}"
+    );
     fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("its mode is set");
     let (code, told) = fail(&url, Some(&file), None);
     assert_eq!(code, Some(2), "{told}");

@@ -1,24 +1,21 @@
 //! Who may ask, and who may change things: whoever shows the token, and no page of another origin.
 //!
-//! Every request names whom it believes to ask. A name that is not the controller's is refused, reads included: a page in
-//! a browser may give the controller's address a name of its own (DNS rebinding), and would be of the same origin then.
-//! Addresses are nobody's to give.
+//! Every request names whom it believes to ask. A name that is not the controller's is refused, reads included.
 //!
 //! Everybody who reaches the controller may read. A change is whatever is not a GET, the reports of agents among them:
 //! a false report takes a service down like an operator's word; and an agent's stream of tables, which holds the lease of
 //! its host.
 
 use super::rejection::Rejection;
-use super::{HostName, Options, Shared};
+use super::{HostName, Options, Shared, asked_as, is_own};
 use crate::token::Token;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
+use axum::http::header::{AUTHORIZATION, HeaderName, ORIGIN};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
-use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -38,8 +35,7 @@ pub(super) async fn guard(State(shared): State<Shared>, request: Request, next: 
 }
 
 fn allowed(request: &Request, options: &Options) -> Result<(), Rejection> {
-    let asked = asked_as(request.headers(), request.uri());
-    own(asked.as_ref(), &options.hosts)?;
+    let asked = own(request, &options.hosts)?;
     if request.method().is_safe() && !holds_a_lease(request.uri()) {
         return Ok(());
     }
@@ -47,15 +43,14 @@ fn allowed(request: &Request, options: &Options) -> Result<(), Rejection> {
     options.token.as_ref().map_or(Ok(()), |token| shown(request.headers(), token))
 }
 
-/// The request is for an address, `localhost` or one of these names. No browser leaves out whom it asks.
-fn own(asked: Option<&Authority>, names: &[HostName]) -> Result<(), Rejection> {
-    let Some(asked) = asked else { return Ok(()) };
-    let host = asked.host().trim_matches(['[', ']']);
-    let is = |name: &str| host.eq_ignore_ascii_case(name);
-    if is("localhost") || host.parse::<IpAddr>().is_ok() || names.iter().any(|name| is(name.as_str())) {
-        return Ok(());
-    }
-    let detail = format!("the controller is not known as {host:?}");
+/// Whom the request is for, if it says so: an address, `localhost` or one of these names.
+fn own(request: &Request, names: &[HostName]) -> Result<Option<Authority>, Rejection> {
+    let detail = match asked_as(request.headers(), request.uri()) {
+        Ok(None) => return Ok(None),
+        Ok(Some(asked)) if is_own(&asked, names) => return Ok(Some(asked)),
+        Ok(Some(asked)) => format!("the controller is not known as {:?}", asked.host()),
+        Err(error) => format!("Host is no name: {error}"),
+    };
     let remedy = "ask it by an IP address or localhost, or start it with --host and this name";
     Err(Rejection::new(StatusCode::MISDIRECTED_REQUEST, "foreign-name", detail, remedy))
 }
@@ -96,11 +91,6 @@ fn origin(headers: &HeaderMap, asked: Option<&Authority>) -> Result<(), Rejectio
     Err(Rejection::new(StatusCode::FORBIDDEN, "foreign-page", detail, remedy))
 }
 
-/// The name or address and the port that the request was sent to.
-fn asked_as(headers: &HeaderMap, uri: &Uri) -> Option<Authority> {
-    uri.authority().cloned().or_else(|| text(headers, &HOST)?.parse().ok())
-}
-
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
@@ -118,6 +108,8 @@ mod tests {
     #[case(None, "Controller", true)]
     #[case(None, "other:8300", false)]
     #[case(None, "controller.evil.example", false)]
+    #[case(None, "{.evil.example", false)]
+    #[case(None, "", false)]
     #[case(Some("http://127.0.0.1:8300"), "127.0.0.1:8300", true)]
     #[case(Some("http://[::1]:8300"), "[::1]:8300", true)]
     #[case(Some("http://localhost:8300"), "localhost:8300", true)]

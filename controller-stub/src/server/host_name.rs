@@ -1,6 +1,12 @@
-//! Names that the controller is asked by.
+//! Names that a server is asked by. The controller and the metrics of `livepathd` answer to those of their own only: a
+//! page in a browser may give their address a name of its own (DNS rebinding), and would be of the same origin then.
+//! Addresses are nobody's to give.
 
+use axum::http::header::HOST;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Uri};
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 /// Longest name of a host, in characters (RFC 1035, section 2.3.4).
@@ -36,6 +42,25 @@ impl fmt::Display for HostName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whom a request believes to ask: the host and port of its URL. `None` if it does not say, as no browser does.
+///
+/// # Errors
+/// What it says is no host.
+pub fn asked_as(headers: &HeaderMap, uri: &Uri) -> Result<Option<Authority>, NoHostName> {
+    if let Some(authority) = uri.authority() {
+        return Ok(Some(authority.clone()));
+    }
+    let Some(host) = headers.get(HOST) else { return Ok(None) };
+    host.to_str().ok().and_then(|host| host.parse().ok()).map(Some).ok_or(NoHostName)
+}
+
+/// Whether this is an address, `localhost` or one of the names.
+pub fn is_own(asked: &Authority, names: &[HostName]) -> bool {
+    let host = asked.host().trim_matches(['[', ']']);
+    let is = |name: &str| host.eq_ignore_ascii_case(name);
+    is("localhost") || host.parse::<IpAddr>().is_ok() || names.iter().any(|name| is(name.as_str()))
 }
 
 #[cfg(test)]

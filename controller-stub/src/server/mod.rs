@@ -31,7 +31,7 @@ mod samples;
 mod view;
 mod writer;
 
-pub use host_name::{HostName, NoHostName};
+pub use host_name::{HostName, NoHostName, asked_as, is_own};
 pub use openapi::document;
 
 use crate::controller::Refused;

@@ -89,6 +89,15 @@ impl Host {
         *lock(&self.roster) = Arc::new(plan.next);
         Ok(plan.numbers)
     }
+
+    /// Before the end of a host that is to lose nothing: what tenants and taps send stays where it is, and services have a
+    /// moment to give back the frames they have. Waits for 50 ms at most.
+    pub fn drain(&self) {
+        let _serving = self.serving();
+        obeyed(|obeyed| self.crews.drain(&obeyed));
+        let roster = self.roster();
+        until_silent(&roster.iter().filter(|member| member.port.is_service()).collect::<Vec<_>>());
+    }
 }
 
 impl Plan {
@@ -173,12 +182,17 @@ fn take_out(common: &Common, gone: &[Arc<Member>]) {
     for member in &busy {
         common.tables.set_usable(member.port.id, false);
     }
+    until_silent(&busy);
+}
+
+/// Waits until these services neither get nor give frames, or for a moment.
+fn until_silent(services: &[&Arc<Member>]) {
     let carried = || -> u64 {
-        let counters = busy.iter().map(|member| member.port.counters.read());
+        let counters = services.iter().map(|member| member.port.counters.read());
         counters.map(|counters| counters.rx_packets.wrapping_add(counters.tx_packets)).sum()
     };
     let (began, mut before, mut silent) = (monotonic_now(), carried(), 0);
-    while !busy.is_empty() && silent < SILENT && monotonic_now().saturating_since(began) < FAREWELL {
+    while !services.is_empty() && silent < SILENT && monotonic_now().saturating_since(began) < FAREWELL {
         std::thread::sleep(Duration::from_millis(1));
         let now = carried();
         silent = if now == before { silent + 1 } else { 0 };

@@ -84,6 +84,13 @@ impl Crews {
         }
     }
 
+    /// Has them read no more of what tenants and taps send.
+    pub(super) fn drain(&self, obeyed: &Obeyed) {
+        for worker in 0..self.crews.len() {
+            self.command(worker, Command::Drain(obeyed.clone()));
+        }
+    }
+
     /// Ends them.
     pub(super) fn stop(&mut self) {
         for worker in 0..self.crews.len() {

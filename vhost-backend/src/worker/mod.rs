@@ -84,6 +84,8 @@ pub(crate) enum Command {
     Serve(Arc<Common>, Vec<Share>, Obeyed),
     /// Take up what became of the links. The last word is dropped then.
     Follow(Obeyed),
+    /// Leave what tenants and taps send where it is from now on. The last word is dropped then.
+    Drain(Obeyed),
     /// End.
     Stop,
 }
@@ -372,6 +374,16 @@ impl Worker {
         self.tend(now);
     }
 
+    /// Before the end: only service VMs are heard any more.
+    fn take_nothing_new(&mut self) {
+        let ports = &self.common.ports;
+        let is_service = |duty: &Duty| ports.get(duty.share.port).is_some_and(Port::is_service);
+        let others = self.duties.iter_mut().filter(|duty| !is_service(duty));
+        others.for_each(|duty| duty.waits = Timestamp::NEVER);
+        // Nor does the end of the host's start let them in.
+        self.started = Timestamp::from_nanos(0);
+    }
+
     fn obey(&mut self, now: Timestamp) -> Flow {
         loop {
             match self.commands.try_recv() {
@@ -384,6 +396,7 @@ impl Worker {
                     self.take_up(common, shares);
                 }
                 Ok(Command::Follow(_obeyed)) => self.part(now),
+                Ok(Command::Drain(_obeyed)) => self.take_nothing_new(),
                 Ok(Command::Session(port, act)) => {
                     let common = Arc::clone(&self.common);
                     let Some(port) = common.ports.get(port.index()) else { continue };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::{Action, Answer, CaptureRecord, Direction, Flow, Question, Refusal, Request, Status, TraceView};
-use crate::daemon::Entry;
+use crate::daemon::{Entry, Taken};
 
 /// How long a daemon may think about an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -16,11 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Why a daemon was not asked or did not answer.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// Nobody listens there.
-    #[error(
-        "cannot reach livepathd at {socket}; is it running? name its socket with --admin or LIVEPATH_ADMIN",
-        socket = .socket.display()
-    )]
+    /// Nobody listens there, or not for this user.
+    #[error("cannot reach livepathd at {}; {}", .socket.display(), way_to_reach(.source))]
     Connect {
         /// The socket.
         socket: PathBuf,
@@ -37,6 +34,13 @@ pub enum ClientError {
     /// The daemon said no.
     #[error(transparent)]
     Refused(#[from] Refusal),
+}
+
+fn way_to_reach(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "ask as root or as the user it runs as, whose alone the socket is",
+        _ => "is it running? name its socket with --admin or LIVEPATH_ADMIN",
+    }
 }
 
 /// A connection to a daemon.
@@ -81,6 +85,17 @@ impl Client {
     pub fn act(&mut self, service: &str, action: Action) -> Result<(), ClientError> {
         match self.ask(Request::Service { name: service.to_owned(), action })? {
             Answer::Service { .. } => Ok(()),
+            _ => Err(ClientError::Answer(None)),
+        }
+    }
+
+    /// Has the daemon read its file again; gives the file and what came of it.
+    ///
+    /// # Errors
+    /// The file is not taken, and nothing changed; or another [`ClientError`].
+    pub fn reload(&mut self) -> Result<(PathBuf, Taken), ClientError> {
+        match self.ask(Request::Reload)? {
+            Answer::Reloaded { file, taken } => Ok((file, taken)),
             _ => Err(ClientError::Answer(None)),
         }
     }

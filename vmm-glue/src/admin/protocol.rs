@@ -1,11 +1,12 @@
 //! What can be asked of a daemon, and what it answers.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Flow, Status, TraceView};
-use crate::daemon::Entry;
+use crate::daemon::{Entry, Taken};
 
 /// Version of the protocol. A daemon refuses a question of another one.
 pub const VERSION: u32 = 1;
@@ -53,6 +54,8 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// Read the configuration file again.
+    Reload,
     /// What becomes of a flow.
     Trace {
         /// The port it comes from.
@@ -119,6 +122,14 @@ pub enum Answer {
     Events {
         /// In the order of their ids.
         events: Vec<Entry>,
+    },
+    /// To [`Request::Reload`]: the file is in force.
+    Reloaded {
+        /// The file.
+        file: PathBuf,
+        /// What came of it.
+        #[serde(flatten)]
+        taken: Taken,
     },
     /// To [`Request::Trace`].
     Trace(Box<TraceView>),

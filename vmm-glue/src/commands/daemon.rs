@@ -27,10 +27,10 @@ Examples:
   livepathd --config /etc/livepath/livepathd.toml --check
   livepathd --config /etc/livepath/livepathd.toml
 
-SIGHUP reads the file again. Chains and policies are replaced; ports that are new get their sockets, ports that are gone
+SIGHUP, or livepath reload, reads the file again. Chains and policies are replaced; ports that are new get their sockets, ports that are gone
 are closed, ports that differ are closed and set up anew, and all others keep their link and every frame. A file that is
 wrong, or has another [host] or [controller], changes nothing; livepath status says so. SIGTERM and SIGINT end the
-daemon within a second.
+daemon within a second, once service VMs have returned what they had.
 
 Exit codes: 0 ended by a signal or the file is good, 1 failure, 2 usage or a bad file. RUST_LOG sets the log level
 (default info).";

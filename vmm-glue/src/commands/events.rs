@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::Reach;
 use super::terminal::{Tone, has_colour, print, with_services};
-use crate::daemon::{Entry, Occurrence, PortChanges};
+use crate::daemon::{Entry, Occurrence, PortChanges, Taken};
 
 #[derive(Debug, Args)]
 #[command(
@@ -78,7 +78,7 @@ fn text(entry: &Entry, colour: bool) -> String {
         Occurrence::Operator { service, action } => format!("operator: {action} {service}"),
         Occurrence::ControllerUp { url } => format!("controller {url} reached"),
         Occurrence::ControllerDown { url, reason } => format!("controller {url} not reached: {reason}"),
-        Occurrence::Reloaded { chains, ports } => {
+        Occurrence::Reloaded(Taken { chains, ports }) => {
             format!("configuration read again, chains {chains}{}", port_changes(ports))
         }
         Occurrence::ReloadRefused { reason } => {
@@ -93,7 +93,7 @@ fn text(entry: &Entry, colour: bool) -> String {
 }
 
 /// What became of the ports, if anything did.
-fn port_changes(ports: &PortChanges) -> String {
+pub(super) fn port_changes(ports: &PortChanges) -> String {
     let PortChanges { added, removed, changed } = ports;
     let told = [("added", added), ("removed", removed), ("set up anew", changed)].into_iter();
     told.filter(|(_, ports)| !ports.is_empty())

@@ -7,6 +7,7 @@ mod demo;
 #[cfg(test)]
 mod document;
 mod events;
+mod reload;
 #[cfg(test)]
 mod sample;
 mod service;
@@ -74,7 +75,14 @@ pub struct Reach {
     controller: Option<String>,
 
     /// File with the token that the controller wants to be shown for changes
-    #[arg(long, global = true, env = "LIVEPATH_TOKEN_FILE", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Where",
+        env = "LIVEPATH_TOKEN_FILE",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
     token_file: Option<PathBuf>,
 }
 
@@ -93,6 +101,8 @@ enum Command {
     /// Take a service VM out, or give it back
     #[command(subcommand)]
     Service(service::Verb),
+    /// Have the daemon read its configuration file again
+    Reload(reload::Arguments),
     /// Show what happened
     Events(events::Arguments),
     /// Watch ports, services and paths live, with rates
@@ -114,6 +124,7 @@ Examples:
   livepath status
   livepath attach vm5 --vmm qemu
   livepath service fail svm2
+  livepath reload
   livepath events --follow
   livepath trace --from vm5 --flow 'tcp 10.0.0.5:1234 10.0.0.6:80'
   livepath capture svm2 -w svm2.pcapng
@@ -132,6 +143,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Status(arguments) => status::run(&reach, &arguments),
         Command::Attach(arguments) => attach::run(&reach, &arguments),
         Command::Service(verb) => service::run(&reach, &verb),
+        Command::Reload(arguments) => reload::run(&reach, &arguments),
         Command::Events(arguments) => events::run(&reach, &arguments),
         Command::Capture(arguments) => capture::run(&reach, &arguments),
         Command::Demo(arguments) => demo::run(arguments),

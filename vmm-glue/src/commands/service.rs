@@ -1,9 +1,9 @@
 //! `livepath service`.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use controller_stub::api::{self, Name};
-use controller_stub::client::Client;
+use controller_stub::client::{Client, ClientError};
 use controller_stub::token::Token;
 
 use super::terminal::print;
@@ -73,12 +73,26 @@ fn at_controller(reach: &Reach, url: &str, arguments: &Arguments, action: api::A
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the client")?;
-    let changed = runtime.block_on(client.act(&name, action)).with_context(|| format!("controller {url}"))?;
+    let changed = runtime.block_on(client.act(&name, action)).map_err(in_our_words);
+    let changed = changed.with_context(|| format!("controller {url}"))?;
     if arguments.json {
         print(&(serde_json::to_string(&changed)? + "\n"))?;
         return Ok(());
     }
     told(arguments, action, "the controller")
+}
+
+/// Whoever has not shown the token is told how to show it here; the controller speaks of requests.
+fn in_our_words(error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::Refused { status: 401, refusal } => {
+            anyhow!(
+                "{}; name the file with the token with --token-file or LIVEPATH_TOKEN_FILE",
+                refusal.detail
+            )
+        }
+        other => other.into(),
+    }
 }
 
 fn told(arguments: &Arguments, action: api::Action, whom: &str) -> anyhow::Result<()> {

@@ -52,6 +52,9 @@ pub(super) struct Host {
     pub(super) admin: Spanned<PathBuf>,
     /// Where Prometheus scrapes.
     pub(super) metrics: Option<Spanned<String>>,
+    /// Names that Prometheus asks by.
+    #[serde(default = "no_names")]
+    pub(super) metrics_names: Spanned<Vec<String>>,
 }
 
 fn one() -> Spanned<usize> {
@@ -59,6 +62,10 @@ fn one() -> Spanned<usize> {
 }
 
 fn no_cpus() -> Spanned<Vec<usize>> {
+    Spanned::new(0..0, Vec::new())
+}
+
+fn no_names() -> Spanned<Vec<String>> {
     Spanned::new(0..0, Vec::new())
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use controller_stub::api::{HostId, Name};
+use controller_stub::server::HostName;
 use toml::Spanned;
 use vhost_backend::host::HostSpec;
 
@@ -31,6 +32,7 @@ pub(super) fn check(table: &Spanned<file::Host>, findings: &mut Findings<'_>) ->
         findings.add("host: flows", host.flows.span(), "is no number of flows to remember", remedy);
     }
     let metrics = metrics(host, findings);
+    let metrics_names = metrics_names(host, findings);
     if let Err((problem, remedy)) = folder::check(host.admin.get_ref(), Use::Listens) {
         let remedy = format!("{remedy}, or name another place");
         // Left out it has no place of its own.
@@ -54,6 +56,7 @@ pub(super) fn check(table: &Spanned<file::Host>, findings: &mut Findings<'_>) ->
         flows,
         admin: host.admin.get_ref().clone(),
         metrics,
+        metrics_names,
     })
 }
 
@@ -107,6 +110,29 @@ fn workers(host: &file::Host, findings: &mut Findings<'_>) {
         let problem = format!("names {} for {}", counted(cpus.len(), "core"), counted(workers, "worker"));
         let remedy = "give one core for each worker, or remove the key";
         findings.add("host: cpus", host.cpus.span(), problem, remedy);
+    } else if let Some(online) = online_cpus()
+        && let Some(missing) = cpus.iter().find(|cpu| !online.iter().any(|range| range.contains(*cpu)))
+    {
+        let problem = format!("names core {missing}, which this machine does not have");
+        let has = online.iter().map(shown).collect::<Vec<_>>().join(", ");
+        findings.add("host: cpus", host.cpus.span(), problem, format!("use {has}, or remove the key"));
+    }
+}
+
+/// The cores of this machine that are online, if it says so.
+fn online_cpus() -> Option<Vec<RangeInclusive<usize>>> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    text.trim().split(',').map(range).collect()
+}
+
+fn shown(range: &RangeInclusive<usize>) -> String {
+    match (range.start(), range.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first} to {last}"),
     }
 }
 
@@ -119,6 +145,19 @@ fn metrics(host: &file::Host, findings: &mut Findings<'_>) -> Option<SocketAddr>
         findings.add("host: metrics", given.span(), problem, remedy);
     }
     address
+}
+
+fn metrics_names(host: &file::Host, findings: &mut Findings<'_>) -> Vec<HostName> {
+    let given = &host.metrics_names;
+    let names = given.get_ref().iter().map(|name| name.parse::<HostName>());
+    match names.collect::<Result<Vec<_>, _>>() {
+        Ok(names) => names,
+        Err(error) => {
+            let remedy = "write names as in a URL, without scheme and port, e.g. [\"host-a.example\"]";
+            findings.add("host: metrics_names", given.span(), error.to_string(), remedy);
+            Vec::new()
+        }
+    }
 }
 
 fn counted(count: usize, noun: &str) -> String {

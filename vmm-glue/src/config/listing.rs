@@ -82,7 +82,7 @@ error: host: colour = 3: there is no such key
  --> t.toml:5:1
   |
 5 | colour = 3
-  | ^^^^^^ use one of id, name, workers, cpus, flows, admin, metrics
+  | ^^^^^^ use one of id, name, workers, cpus, flows, admin, metrics, metrics_names
 
 error: t.toml cannot be used: 2 faults
 ";

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use controller_stub::api::{Chain, HostId, Name};
 use controller_stub::client::Client;
+use controller_stub::server::HostName;
 use controller_stub::token::Token;
 use vhost_backend::chain::{Generation, PortId};
 use vhost_backend::host::{HostSpec, Intent};
@@ -65,6 +66,8 @@ pub struct HostConfig {
     pub admin: PathBuf,
     /// Where Prometheus scrapes, if anywhere; port 0 is any free one.
     pub metrics: Option<SocketAddr>,
+    /// Names that Prometheus asks by, besides addresses, `localhost` and the host's own.
+    pub metrics_names: Vec<HostName>,
 }
 
 impl HostConfig {

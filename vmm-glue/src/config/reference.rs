@@ -190,6 +190,20 @@ fn the_defaults_on_the_page_change_nothing() {
     assert!(tried >= 20, "only {tried} defaults were found on the page");
 }
 
+#[test]
+fn the_example_with_every_key_has_every_key() {
+    let example = include_str!("../../../docs/example.toml");
+    for (table, rows) in tables() {
+        for Row { key, .. } in rows {
+            let given = [format!("{key} = "), format!(".{key}]]")];
+            assert!(
+                given.iter().any(|given| example.contains(given)),
+                "{table} {key} is not in docs/example.toml"
+            );
+        }
+    }
+}
+
 /// Every `docs/example*.toml`, with its sockets where this test may have them.
 #[test]
 fn the_examples_are_good_files() {

@@ -3,6 +3,7 @@ mod faults;
 use std::path::{Path, PathBuf};
 
 use controller_stub::api;
+use controller_stub::server::HostName;
 use vhost_backend::chain::{Failback, OnFailure, PortId};
 use vhost_backend::frame::VlanId;
 use vhost_backend::liveness::Profile;
@@ -164,10 +165,12 @@ fn a_good_file_is_held_in_the_datapaths_types() {
 
 #[test]
 fn what_the_host_runs_on_is_as_written() {
-    let keys = "id = 1\nworkers = 2\ncpus = [3, 0]\nflows = 1048576\nmetrics = \"[::1]:0\"\n";
+    let keys = "id = 1\nworkers = 2\ncpus = [1, 0]\nflows = 1048576\nmetrics = \"[::1]:0\"\n\
+                metrics_names = [\"a.example\", \"b\"]\n";
     let host = parse(&GOOD.replace("id = 1\n", keys)).unwrap().host;
-    assert_eq!((host.workers, host.cpus, host.flows), (2, vec![3, 0], 1 << 20));
+    assert_eq!((host.workers, host.cpus, host.flows), (2, vec![1, 0], 1 << 20));
     assert_eq!(host.metrics, Some("[::1]:0".parse().unwrap()));
+    assert_eq!(host.metrics_names.iter().map(HostName::as_str).collect::<Vec<_>>(), ["a.example", "b"]);
 }
 
 const WORLD: &str = "[[port]]\nname = \"world\"\nrole = \"tap\"\ninterface = \"lp0\"\n";

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use vhost_backend::liveness::Timestamp;
 use vhost_backend::worker::monotonic_now;
 
-use super::reload::PortChanges;
+use super::reload::{PortChanges, Taken};
 use crate::admin::Action;
 
 /// Entries kept.
@@ -124,13 +124,7 @@ pub enum Occurrence {
         reason: String,
     },
     /// The file was read again; its ports are in force, and its chains are or are offered to the controller.
-    Reloaded {
-        /// Where the chains went: `in-force` or `offered`.
-        chains: String,
-        /// What became of the ports.
-        #[serde(flatten)]
-        ports: PortChanges,
-    },
+    Reloaded(Taken),
     /// The file was read again and cannot be taken; nothing changed.
     ReloadRefused {
         /// Why.
@@ -176,7 +170,7 @@ impl Occurrence {
             Self::ControllerDown { url, reason } => {
                 log::warn!(url, reason; "controller not reached, the datapath goes on with the tables it has");
             }
-            Self::Reloaded { chains, ports } => {
+            Self::Reloaded(Taken { chains, ports }) => {
                 let PortChanges { added, removed, changed } = ports;
                 log::info!(chains, added:?, removed:?, changed:?; "configuration read again");
             }

@@ -23,7 +23,7 @@ mod view;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -37,13 +37,13 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use self::events::EventSink;
 pub use self::history::{Entry, Occurrence};
 pub(crate) use self::operator::Hold;
-pub use self::reload::{Difference, PortChanges, ReloadError};
+pub use self::reload::{Difference, PortChanges, ReloadError, Taken};
 pub(crate) use self::shared::Shared;
 pub use self::signals::Signals;
 use crate::admin::Status;
 use crate::admin::server::{AdminServer, listen_on};
 use crate::agent::{Agent, Link};
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::metrics::{self, Metrics};
 pub use controller_stub::descriptors::take_all_descriptors;
 
@@ -111,9 +111,10 @@ impl Daemon {
     }
 
     fn start_with(config: Config, signals: Option<(Signals, PathBuf)>) -> Result<Self, DaemonError> {
-        let (mut daemon, mut subscribers) = Self::embed(config)?;
-        if let Some((signals, file)) = signals {
-            subscribers.push(Box::new(signals::Obedience::new(signals, file, Arc::clone(&daemon.shared))));
+        let (signals, file) = signals.unzip();
+        let (mut daemon, mut subscribers) = Self::assemble(config, file)?;
+        if let Some(signals) = signals {
+            subscribers.push(Box::new(signals::Obedience::new(signals, Arc::clone(&daemon.shared))));
         }
         daemon.control = Some(run(subscribers, Arc::clone(&daemon.shared)).map_err(DaemonError::Loop)?);
         Ok(daemon)
@@ -128,6 +129,11 @@ impl Daemon {
     /// # Errors
     /// See [`DaemonError`]; nothing is left running.
     pub fn embed(config: Config) -> Result<(Self, Vec<Subscriber>), DaemonError> {
+        Self::assemble(config, None)
+    }
+
+    /// `file` is what the configuration was read from, if it is to be read again when somebody asks for it.
+    fn assemble(config: Config, file: Option<PathBuf>) -> Result<(Self, Vec<Subscriber>), DaemonError> {
         let not_served = |address| move |source| DaemonError::Metrics { address, source };
         let scraped = match config.host.metrics {
             Some(address) => Some((address, metrics::listen_on(address).map_err(not_served(address))?)),
@@ -143,7 +149,7 @@ impl Daemon {
         let host = host.inspect_err(|_| drop(std::fs::remove_file(&admin)))?;
         let link = config.controller.as_ref().map(|controller| Arc::new(Link::new(controller, &config)));
         let ports = config.ports.len();
-        let shared = Arc::new(Shared::new(config, host, bell, link));
+        let shared = Arc::new(Shared::new(config, file, host, bell, link));
         shared.record(monotonic_now(), Occurrence::Started { ports });
 
         let subscribers: Vec<Subscriber> = vec![
@@ -195,23 +201,29 @@ impl Daemon {
     /// # Errors
     /// Nothing changed.
     pub fn reload(&self, config: Config) -> Result<(), ReloadError> {
-        self.shared.reload(config)
+        self.shared.reload(config).map(drop)
     }
 
-    /// Re-reads a file, as SIGHUP does. A bad file changes nothing; what came of it is logged.
-    pub fn reload_file(&self, file: &std::path::Path) {
-        self.shared.reload_from(Config::load(file));
+    /// Re-reads a file, as SIGHUP does. What came of it is logged too.
+    ///
+    /// # Errors
+    /// What is wrong, a line for each fault. Nothing changed.
+    pub fn reload_file(&self, file: &Path) -> Result<Taken, String> {
+        self.shared.reload_from(file)
     }
 
-    /// Waits until a signal asks for the end.
+    /// Waits until a signal asks for the end, and then for what service VMs have in their hands, for 50 ms at most.
     pub fn wait(mut self) {
         if let Some(control) = self.control.take() {
             let _ = control.join();
         }
+        self.shared.host.drain();
     }
 
-    /// Ends everything: the agent hands in what it can within a moment, the backend hangs up on every VMM.
+    /// Ends everything: service VMs return what they have, for 50 ms at most, the agent hands in what it can within a moment, the
+    /// backend hangs up on every VMM.
     pub fn stop(self) {
+        self.shared.host.drain();
         drop(self);
     }
 }
@@ -246,6 +258,3 @@ fn run(subscribers: Vec<Subscriber>, shared: Arc<Shared>) -> io::Result<JoinHand
         }
     })
 }
-
-/// What came of reading a file, as [`Daemon::reload_file`] takes it.
-pub(crate) type Loaded = Result<Config, ConfigError>;

@@ -1,8 +1,9 @@
-//! SIGHUP: the file is read again. Chains and policies are replaced as a whole; flows keep their path where it still
+//! SIGHUP or `livepath reload`: the file is read again. Chains and policies are replaced as a whole; flows keep their path where it still
 //! exists. Of the ports, those that are new get their sockets, those that are gone are closed, those that differ are
 //! both, and the others are not touched. What cannot change while the daemon runs is said, and then nothing changes.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -12,9 +13,9 @@ use vhost_backend::host::{HostError, Intent};
 use vhost_backend::liveness::Timestamp;
 use vhost_backend::worker::monotonic_now;
 
+use super::Shared;
 use super::history::Occurrence;
 use super::shared::{Steering, lock};
-use super::{Loaded, Shared};
 use crate::causes::in_one_line;
 use crate::config::{Config, HostConfig};
 use crate::tables::{self, Directory, Skipped};
@@ -50,6 +51,16 @@ impl fmt::Display for Difference {
             Self::Controller => f.write_str("[controller] has another url or token, or came or went"),
         }
     }
+}
+
+/// What came of a file that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Where its chains went: `in-force` or `offered`, to the controller.
+    pub chains: String,
+    /// What became of the ports.
+    #[serde(flatten)]
+    pub ports: PortChanges,
 }
 
 /// What became of the ports, by name.
@@ -93,7 +104,7 @@ pub(crate) struct Reading {
 
 impl Shared {
     /// Takes ports, chains and policies of another configuration.
-    pub(crate) fn reload(&self, new: Config) -> Result<(), ReloadError> {
+    pub(crate) fn reload(&self, new: Config) -> Result<Taken, ReloadError> {
         // Nobody else replaces the configuration while this is held.
         let steering = self.steering();
         let old = self.config().clone();
@@ -114,7 +125,7 @@ impl Shared {
         for skipped in skipped {
             log::warn!(skipped:%; "a part of the controller's table is not carried out here");
         }
-        let changes = PortChanges::between(&old, &new);
+        let ports = PortChanges::between(&old, &new);
         let offer = new.offer.clone();
         self.show_config(new, Arc::clone(&directory));
         for (service, from) in before.services() {
@@ -131,8 +142,9 @@ impl Shared {
         drop(steering);
         let now = monotonic_now();
         *lock(&self.reading) = Reading { since: now, refused: None };
-        self.record(now, Occurrence::Reloaded { chains: chains.to_owned(), ports: changes });
-        Ok(())
+        let taken = Taken { chains: chains.to_owned(), ports };
+        self.record(now, Occurrence::Reloaded(taken.clone()));
+        Ok(taken)
     }
 
     /// What is to be in force on ports of these numbers: the controller's table if there is one, else the file's chains. And
@@ -153,18 +165,17 @@ impl Shared {
         (new.intent_on(numbers, next), Vec::new())
     }
 
-    /// Takes what came of reading a file; a fault is logged, recorded and shown.
-    pub(crate) fn reload_from(&self, loaded: Loaded) {
-        let reason = match loaded {
-            Err(error) => error.to_string(),
-            Ok(config) => match self.reload(config) {
-                Ok(()) => return,
-                Err(error) => error.to_string(),
-            },
+    /// Reads a file again and takes it. A fault is logged, recorded and shown, and given: a line for each.
+    pub(crate) fn reload_from(&self, file: &Path) -> Result<Taken, String> {
+        let taken = match Config::load(file) {
+            Ok(config) => self.reload(config).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
         };
-        let now = monotonic_now();
-        lock(&self.reading).refused = Some((now, reason.clone()));
-        self.record(now, Occurrence::ReloadRefused { reason });
+        taken.inspect_err(|reason| {
+            let now = monotonic_now();
+            lock(&self.reading).refused = Some((now, reason.clone()));
+            self.record(now, Occurrence::ReloadRefused { reason: reason.clone() });
+        })
     }
 }
 
@@ -182,7 +193,7 @@ fn differences(old: &Config, new: &Config) -> Vec<Difference> {
 }
 
 fn host_keys(old: &HostConfig, new: &HostConfig) -> Vec<&'static str> {
-    let HostConfig { id, name, workers, cpus, flows, admin, metrics } = old;
+    let HostConfig { id, name, workers, cpus, flows, admin, metrics, metrics_names } = old;
     differing([
         ("id", *id != new.id),
         ("name", *name != new.name),
@@ -191,6 +202,7 @@ fn host_keys(old: &HostConfig, new: &HostConfig) -> Vec<&'static str> {
         ("flows", *flows != new.flows),
         ("admin", *admin != new.admin),
         ("metrics", *metrics != new.metrics),
+        ("metrics_names", *metrics_names != new.metrics_names),
     ])
 }
 

@@ -1,6 +1,7 @@
 //! What the control loop, the agent and the daemon's owner work on together.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     /// Rung when the history grew or the daemon stops.
     pub(crate) bell: EventFd,
     pub(super) started: Timestamp,
+    /// What is read again when somebody asks for it; a VMM that embeds the backend has its own ways.
+    file: Option<PathBuf>,
     config: Mutex<Config>,
     /// Of the controller, the table in force.
     steering: Mutex<Steering>,
@@ -49,13 +52,20 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: Config, host: Host, bell: EventFd, link: Option<Arc<Link>>) -> Self {
+    pub(super) fn new(
+        config: Config,
+        file: Option<PathBuf>,
+        host: Host,
+        bell: EventFd,
+        link: Option<Arc<Link>>,
+    ) -> Self {
         Self {
             directory: Mutex::new(Arc::new(Directory::new(&config.ports))),
             host,
             link,
             bell,
             started: monotonic_now(),
+            file,
             policies: Mutex::new(config.intent.policies.as_slice().into()),
             reading: Mutex::new(Reading { since: monotonic_now(), refused: None }),
             config: Mutex::new(config),
@@ -129,9 +139,25 @@ impl Shared {
                 Ok(view) => Answer::Trace(Box::new(view)),
                 Err(refusal) => Answer::Refused(refusal),
             },
+            Request::Reload => match self.read_again() {
+                Ok(answer) => answer,
+                Err(refusal) => Answer::Refused(refusal),
+            },
             Request::Capture { .. } => {
                 Answer::Refused(Refusal::new("a capture needs a connection", "ask on the admin socket"))
             }
+        }
+    }
+
+    /// Reads the file again that the daemon was started with.
+    pub(super) fn read_again(&self) -> Result<Answer, Refusal> {
+        let Some(file) = &self.file else {
+            let problem = "this livepathd is part of another program and has no file of its own";
+            return Err(Refusal::new(problem, "reload it by that program's means"));
+        };
+        match self.reload_from(file) {
+            Ok(taken) => Ok(Answer::Reloaded { file: file.clone(), taken }),
+            Err(reason) => Err(Refusal::new("the file is not taken, nothing changed", reason)),
         }
     }
 

@@ -1,13 +1,11 @@
 //! The process's signals as a descriptor of the control loop.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 
 use super::Shared;
-use crate::config::Config;
 use crate::sys::SignalFd;
 
 /// SIGTERM, SIGINT and SIGHUP, blocked and readable.
@@ -28,13 +26,12 @@ impl Signals {
 #[derive(Debug)]
 pub(super) struct Obedience {
     signals: Signals,
-    file: PathBuf,
     shared: Arc<Shared>,
 }
 
 impl Obedience {
-    pub(super) fn new(signals: Signals, file: PathBuf, shared: Arc<Shared>) -> Self {
-        Self { signals, file, shared }
+    pub(super) fn new(signals: Signals, shared: Arc<Shared>) -> Self {
+        Self { signals, shared }
     }
 }
 
@@ -42,7 +39,8 @@ impl MutEventSubscriber for Obedience {
     fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
         while let Some(signal) = self.signals.0.next() {
             if signal == libc::SIGHUP {
-                self.shared.reload_from(Config::load(&self.file));
+                // What came of it is in the log.
+                let _ = self.shared.read_again();
             } else {
                 log::info!(signal; "livepathd stops");
                 self.shared.stop();

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use controller_stub::server::{HostName, asked_as, is_own};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE};
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::exposition::{self, OPEN_METRICS, TEXT};
 use super::reading::Reading;
+use crate::config::HostConfig;
 use crate::daemon::Shared;
 
 /// Connections at a time; more wait in the kernel, which keeps few.
@@ -32,10 +34,13 @@ const FRESH: Duration = Duration::from_millis(250);
 /// From one connection to the next, whether the last one could be taken or not: a scraper that asks again and again gets
 /// a hundredth of a core, not a whole one.
 const PACE: Duration = Duration::from_millis(10);
+/// To whoever asks by a name that is not the host's.
+const FOREIGN: &str = "livepathd is not known by this name: ask by an IP address or localhost, or add the name to metrics_names in [host]\n";
 
 /// Answers until told to stop.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
-    let page = Arc::new(Page { shared, kept: Mutex::new(None) });
+    let names = own_names(&shared.config().host);
+    let page = Arc::new(Page { shared, names, kept: Mutex::new(None) });
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let accepting = async {
         loop {
@@ -79,7 +84,17 @@ async fn converse(stream: TcpStream, page: Arc<Page>) {
     }
 }
 
+/// What it may be asked by, besides addresses and `localhost`.
+fn own_names(host: &HostConfig) -> Vec<HostName> {
+    // Every name of a host is one for a URL too.
+    host.name.as_str().parse().into_iter().chain(host.metrics_names.iter().cloned()).collect()
+}
+
 fn answer(request: &Request<Incoming>, page: &Page) -> Response<Full<Bytes>> {
+    let asked = asked_as(request.headers(), request.uri());
+    if !asked.is_ok_and(|asked| asked.is_none_or(|asked| is_own(&asked, &page.names))) {
+        return plain(StatusCode::MISDIRECTED_REQUEST, FOREIGN);
+    }
     if request.uri().path() != "/metrics" {
         return plain(StatusCode::NOT_FOUND, "metrics are at /metrics\n");
     }
@@ -108,6 +123,7 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
 /// The metrics, not older than [`FRESH`].
 struct Page {
     shared: Arc<Shared>,
+    names: Vec<HostName>,
     kept: Mutex<Option<(Instant, Texts)>>,
 }
 

@@ -124,3 +124,60 @@ fn a_file_that_cannot_be_taken_changes_nothing_and_says_so_everywhere() {
     assert_eq!(site.status().unwrap().paths[1].spi, 3);
     assert!(!site.says(&["status"]).contains("NOT taken"));
 }
+
+/// The exit code of `livepath reload`, and what it said.
+fn reload(command: &mut Command) -> (Option<i32>, String) {
+    let output = command.output().expect("livepath runs");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).expect("text"))
+}
+
+#[test]
+fn a_reload_waits_for_the_daemons_answer() {
+    let site = Site::start();
+    let file = site.file();
+    let place = file.display().to_string();
+    let says = |arguments: &[&str]| reload(site.livepath().arg("reload").args(arguments));
+    let of_file = ["--config", &place];
+
+    site.write(&CHAIN.replace("spi = 2", "spi = 3"));
+    assert_eq!(says(&[]), (Some(0), format!("{place} taken, its chains in force\n")));
+    assert_eq!(site.status().unwrap().paths[1].spi, 3, "in force when the command ends");
+    let text = configuration(site.folder.path(), CHAIN);
+    std::fs::write(&file, text.replace("[[chain]]", &format!("{}\n[[chain]]", port(&site, "vm7")))).unwrap();
+    let taken = &site.json(&["reload", "--json"])[0];
+    assert_eq!(taken["ports"], serde_json::json!({"added": ["vm7"]}));
+    assert_eq!(taken["file"], *place);
+
+    std::fs::write(&file, text.replace("id = 1\n", "id = 1\nflows = 2048\n")).unwrap();
+    let (code, said) = says(&[]);
+    let words =
+        "error: the file is not taken, nothing changed; [host] has another flows; these cannot change";
+    assert!(code == Some(1) && said.starts_with(words), "{said}");
+    std::fs::write(&file, text.replace("id = 1\n", "id = 0\n")).unwrap();
+    let (code, said) = says(&[]);
+    assert!(
+        code == Some(1) && said.contains(&format!("{place}:2: host: id = 0: is no host number")),
+        "{said}"
+    );
+    let (code, said) = says(&of_file);
+    assert!(code == Some(2) && said.contains("^ use 1 to 65535"), "{said}");
+
+    // A file finds its daemon, also when that listens elsewhere until it is started again.
+    std::fs::write(&file, &text).unwrap();
+    let anywhere = |arguments: &[&str]| reload(crate::site::livepath().arg("reload").args(arguments));
+    let (code, said) = anywhere(&of_file);
+    assert_eq!((code, said.contains("removed: vm7")), (Some(0), true), "{said}");
+    std::fs::write(&file, text.replace("/admin.sock", "/other.sock")).unwrap();
+    let (code, said) = says(&of_file);
+    assert!(code == Some(1) && said.contains("[host] has another admin"), "{said}");
+    let (code, said) = anywhere(&of_file);
+    assert!(code == Some(1) && said.contains("/other.sock; is it running?"), "{said}");
+}
+
+/// One more tenant port.
+fn port(site: &Site, name: &str) -> String {
+    let socket = site.folder.path().join(name);
+    let (socket, mac) = (socket.display(), "52:54:00:00:00:07");
+    format!("[[port]]\nname = \"{name}\"\nrole = \"tenant\"\nsocket = \"{socket}\"\nmac = \"{mac}\"\n")
+}

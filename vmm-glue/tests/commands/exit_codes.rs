@@ -43,6 +43,7 @@ fn what_cannot_be_asked_is_a_matter_of_usage() {
             "10.0.0.5 is no ADDRESS:PORT; write e.g.",
         ),
         (&["top"], "use livepath status --watch"),
+        (&["reload", "--config", "/nowhere/t.toml"], "cannot read /nowhere/t.toml"),
         (&["service", "mend", "svm1"], "unrecognized subcommand"),
         (&["service", "fail", "svm1", "--controller", "ftp://c"], "http://"),
         (&["completions", "dos"], "possible values"),
@@ -68,6 +69,7 @@ fn what_cannot_be_done_is_a_failure() {
         &["events", "--follow"],
         &["attach", "vm5", "--vmm", "qemu"],
         &["service", "fail", "svm1"],
+        &["reload"],
         &["capture", "vm5"],
         &["trace", "--from", "vm5", "--flow", "icmp 10.0.0.5 10.0.0.6"],
     ] {

@@ -28,6 +28,16 @@ for program in livepath livepathd livepath-controller livepath-responder; do
     grep -q "/vendor-completions/_$program$" /run/check/contents
     grep -q "/vendor_completions.d/$program.fish$" /run/check/contents
 done
+# Nothing in the programs but what runs; one that runs without a C library too; changelogs that Debian's tools find.
+shows() { readelf --wide --sections --program-headers "/usr/bin/$1" | grep "$2" >/dev/null; }
+for program in livepath livepathd livepath-controller livepath-responder; do
+    fails shows $program '\.debug_line'
+done
+shows livepathd INTERP
+fails shows livepath-responder INTERP
+gzip -dc /usr/share/doc/livepath/changelog.gz | grep -q '^# Changelog'
+version=$(dpkg-query --show --showformat '${Version}' livepath)
+gzip -dc /usr/share/doc/livepath/changelog.Debian.gz | grep -qF "livepath ($version) "
 for unit in livepathd livepath-controller; do
     systemd-analyze verify $units/$unit.service
     systemd-analyze security --offline=true --threshold=20 $units/$unit.service
@@ -78,15 +88,32 @@ answer 'PUT /v1/chains/inspect' "$chain" "$bearer" | grep '^HTTP/1.. 200'
 fails livepath service fail svm1 --controller http://127.0.0.1:8300
 livepath service fail svm1 --controller http://127.0.0.1:8300 --token-file /etc/livepath/token
 
-# A reload takes a good file; a bad one fails it and changes nothing.
+# A reload takes a good file, which is in force when it ends.
 first=$(pid)
 sed -i 's/priority = 100/priority = 50/' $file
 systemctl reload livepathd
+livepath events | grep 'configuration read again'
+# A bad one fails it, and one that the running daemon refuses; nothing changes, and whoever asks is told why.
+reload() { runuser -u livepath -- livepath reload --config $file; }
+refused() {
+    fails systemctl reload livepathd
+    fails reload 2>/run/check/refusal
+    grep -q "$1" /run/check/refusal
+    [ "$(pid)" = "$first" ]
+}
 echo 'nonsense = 1' >>$file
-fails systemctl reload livepathd
+refused 'nonsense = 1: there is no such key'
 sed -i '$d' $file
-[ "$(pid)" = "$first" ]
-livepath status
+cp $file /run/check/good
+sed -i 's/^name = "host-a"/name = "host-b"/' $file
+refused 'has another name; these cannot change while livepathd runs: restart it'
+cp /run/check/good $file
+sed -i '/^\[host\]/a admin = "/run/livepath/elsewhere.sock"' $file
+refused 'has another admin;'
+livepath status | grep -q 'NOT taken'
+cp /run/check/good $file
+reload
+fails grep -q 'NOT taken' <(livepath status)
 
 # Killed, it is back by itself; so it is after an upgrade.
 kill -KILL "$first"

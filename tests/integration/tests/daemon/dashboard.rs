@@ -7,11 +7,16 @@ use serde_json::Value;
 use test_vm::guest::{Fault, Guest};
 
 use super::exposition::Exposition;
-use super::metrics::scrape_beside;
+use super::metrics::{PROMISED, scrape_beside};
 use super::site::{Site, state};
+
+const DASHBOARD: &str = include_str!("../../../../docs/grafana.json");
 
 /// What Prometheus adds to every sample.
 const ADDED: [&str; 2] = ["instance", "job"];
+
+/// Left out of a page until a ring is full, which takes more traffic than there is here; and its label.
+const HELD: (&str, &str) = ("livepath_port_held_total", "port");
 
 /// A query of the dashboard.
 #[derive(Debug)]
@@ -88,17 +93,79 @@ fn the_dashboard_asks_for_what_is_there() {
     });
     let page = scrape_beside(&mut site);
 
-    let dashboard: Value = serde_json::from_str(include_str!("../../../../docs/grafana.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
     let (queries, alarms) = (queries(&dashboard), alarms());
     assert!(queries.len() > 15 && alarms.len() > 4, "{queries:?} {alarms:?}");
     assert!(queries.iter().all(|query| !query.metrics.is_empty()), "{queries:?}");
     for query in queries.iter().chain(&alarms) {
         let mut known: BTreeSet<String> = ADDED.map(str::to_owned).into();
         for metric in &query.metrics {
+            if metric == HELD.0 {
+                known.insert(HELD.1.to_owned());
+                continue;
+            }
             assert!(has(&page, metric), "no sample of {metric}");
             known.extend(labels_of(&page, metric));
         }
         assert!(query.labels.is_subset(&known), "{query:?} has only {known:?}");
+    }
+}
+
+#[test]
+fn the_dashboard_shows_every_metric() {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    let asked: BTreeSet<String> = queries(&dashboard).into_iter().flat_map(|query| query.metrics).collect();
+    for (name, kind, ..) in PROMISED {
+        let series = match kind {
+            "counter" => format!("{name}_total"),
+            "histogram" => format!("{name}_bucket"),
+            _ => name.to_owned(),
+        };
+        assert!(asked.contains(&series), "no panel shows {series}");
+    }
+}
+
+/// What Grafana takes for granted in a file that is imported, as `@grafana/schema` has it.
+#[test]
+fn the_dashboard_is_one_that_grafana_imports() {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    assert!(
+        dashboard["schemaVersion"].is_u64() && dashboard["uid"].is_string() && dashboard["title"].is_string()
+    );
+    assert!(dashboard["id"].is_null(), "a number of another Grafana");
+    let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
+    let mut names: BTreeSet<&str> = variables.map(|variable| variable["name"].as_str().unwrap()).collect();
+    // Grafana's own.
+    names.extend(["__rate_interval", "__all"]);
+    for used in DASHBOARD.split('$').skip(1).map(|rest| rest.trim_start_matches('{')) {
+        let end = used.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(used.len());
+        assert!(names.contains(&used[..end]), "there is no variable {}", &used[..end]);
+    }
+
+    let mut ids = BTreeSet::new();
+    let mut taken = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let title = panel["title"].as_str().unwrap();
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}: its id is another's");
+        assert!(["timeseries", "state-timeline"].contains(&panel["type"].as_str().unwrap()), "{title}");
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
+        assert!(w > 0 && h > 0 && x + w <= 24, "{title} is beside the page");
+        for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            assert!(taken.insert(place), "{title} lies over another panel");
+        }
+        let mut letters = BTreeSet::new();
+        for target in panel["targets"].as_array().unwrap() {
+            assert!(
+                letters.insert(target["refId"].as_str().unwrap()),
+                "{title}: a query has another's letter"
+            );
+            for source in [&target["datasource"], &panel["datasource"]] {
+                assert_eq!(
+                    (&source["type"], &source["uid"]),
+                    (&"prometheus".into(), &"${datasource}".into())
+                );
+            }
+        }
     }
 }
 

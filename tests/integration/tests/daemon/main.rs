@@ -205,18 +205,19 @@ fn a_file_read_again_replaces_the_chains() {
     site.start_traffic();
     site.until_traffic_flows();
     let other = CHAIN.replace("spi = 1\n", "spi = 7\n").replace("reverse_spi = 101", "reverse_spi = 107");
-    site.daemon.reload_file(&site.write_file(&other));
+    site.daemon.reload_file(&site.write_file(&other)).unwrap();
     let status = site.daemon.status();
     assert_eq!((path(&status, 7), path(&status, 1)), (Some(State::Up), None));
     site.until_traffic_flows();
 
-    site.daemon.reload_file(&site.write_file(&CHAIN.replace("svm4", "svm9")));
+    let reason = site.daemon.reload_file(&site.write_file(&CHAIN.replace("svm4", "svm9"))).unwrap_err();
     assert_eq!(path(&site.daemon.status(), 7), Some(State::Up));
     let told = site.daemon.events(0).into_iter().rev().find_map(|entry| match entry.occurrence {
         Occurrence::ReloadRefused { reason } => Some(reason),
         _ => None,
     });
-    assert!(told.is_some_and(|reason| reason.contains("there is no port svm9")));
+    assert!(reason.contains("there is no port svm9"), "{reason}");
+    assert_eq!(told, Some(reason));
 
     let text = std::fs::read_to_string(site.write_file(CHAIN)).unwrap();
     let other =

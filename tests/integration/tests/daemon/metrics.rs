@@ -14,7 +14,7 @@ use super::exposition::{Exposition, Form};
 use super::site::{self, CHAIN, Site};
 
 /// Name, type, unit and labels, as promised to dashboards and alerts.
-const PROMISED: [(&str, &str, &str, &[&str]); 21] = [
+pub(crate) const PROMISED: [(&str, &str, &str, &[&str]); 21] = [
     ("livepath_chain_policy_active", "gauge", "", &["chain", "policy"]),
     ("livepath_chain_policy_packets", "counter", "", &["chain", "policy"]),
     ("livepath_failover_reflected", "counter", "", &[]),
@@ -38,8 +38,8 @@ const PROMISED: [(&str, &str, &str, &[&str]); 21] = [
     ("livepath_worker_pause_seconds", "histogram", "seconds", &["worker"]),
 ];
 
-const OPEN: &str = "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text;version=1.0.0,*/*;q=0.1\r\n\r\n";
-const TEXT: &str = "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n";
+const OPEN: &str = "GET /metrics HTTP/1.1\r\nHost: host-a\r\nAccept: application/openmetrics-text;version=1.0.0,*/*;q=0.1\r\n\r\n";
+const TEXT: &str = "GET /metrics HTTP/1.1\r\nHost: host-a\r\nAccept: */*\r\n\r\n";
 
 /// Sends a request and reads until the daemon closes the connection: head and body.
 fn ask(address: SocketAddr, request: &str) -> (String, String) {
@@ -177,16 +177,21 @@ fn the_document_has_every_metric() {
 fn what_is_no_scrape_is_answered_and_closed() {
     let mut site = Site::start(false);
     let address = site.daemon.metrics().unwrap();
-    let long = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+    let long = format!("GET /metrics HTTP/1.1\r\nHost: host-a\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
     let many = format!("GET /metrics HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(1000));
     for (request, status) in [
-        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
-        ("GET /metrics/ HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
-        ("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", "405"),
-        ("HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "200"),
+        ("GET / HTTP/1.1\r\nHost: host-a\r\n\r\n", "404"),
+        ("GET /metrics/ HTTP/1.1\r\nHost: host-a\r\n\r\n", "404"),
+        ("POST /metrics HTTP/1.1\r\nHost: host-a\r\nContent-Length: 99999999999\r\n\r\n", "405"),
+        ("HEAD /metrics HTTP/1.1\r\nHost: host-a\r\n\r\n", "200"),
         ("GET /metrics HTTP/1.0\r\n\r\n", "200"),
         ("\x16\x03\x01\x02\x00\x01\x00\x01\u{0}\r\n\r\n", "400"),
         (&*many, "431"),
+        ("GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n", "421"),
+        ("GET /metrics HTTP/1.1\r\nHost: {.evil.example\r\n\r\n", "421"),
+        ("GET http://evil.example/metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "421"),
+        ("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:9300\r\n\r\n", "200"),
+        ("GET /metrics HTTP/1.1\r\nHost: prometheus.example:9300\r\n\r\n", "200"),
     ] {
         let (head, body) = ask(address, request);
         assert!(head.split(' ').nth(1) == Some(status), "{request:?}: {head}");
@@ -213,7 +218,8 @@ fn slow_scrapers_hurt_neither_the_traffic_nor_for_long_each_other() {
     let slow: Vec<_> = (0..100)
         .map(|number| {
             let mut stream = TcpStream::connect(address).expect("the kernel takes it");
-            let said = [&b""[..], b"GET /met", b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: ", TEXT.as_bytes()];
+            let said =
+                [&b""[..], b"GET /met", b"GET /metrics HTTP/1.1\r\nHost: host-a\r\nX: ", TEXT.as_bytes()];
             stream.write_all(said[number % said.len()]).expect("a few bytes fit");
             stream
         })

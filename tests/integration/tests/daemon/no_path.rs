@@ -42,15 +42,14 @@ fn a_chains_policy_is_shown_told_and_read_again() {
     );
     let received = site.received();
 
-    site.daemon.reload_file(&site.write_file(&with_policy("bypass")));
+    site.daemon.reload_file(&site.write_file(&with_policy("bypass"))).unwrap();
     site.until_traffic_flows();
     let bypassing = chain(&site);
     assert_eq!((bypassing.mode.as_str(), &*bypassing.bypassed), ("bypassing", &["svm1".to_owned()][..]));
     assert!(bypassing.past_services >= site.received() - received, "{bypassing:?}");
     assert!(bypassing.blocked >= blocked.blocked, "counts go on");
-    site.daemon.reload_file(
-        &site.write_file(&with_policy("allow").replace("\"allow\"", "\"allow\"\nfailback = \"all\"")),
-    );
+    let allow = with_policy("allow").replace("\"allow\"", "\"allow\"\nfailback = \"all\"");
+    site.daemon.reload_file(&site.write_file(&allow)).unwrap();
     site.until("the chain allows", |site| chain(site).allowed > 200);
     assert_eq!(chain(&site).failback, "all");
 

@@ -3,7 +3,7 @@
 use controller_stub::api::{Action, State};
 use test_vm::guest::Guest;
 use vmm_glue::admin;
-use vmm_glue::daemon::{Occurrence, PortChanges};
+use vmm_glue::daemon::{Occurrence, PortChanges, Taken};
 
 use crate::site::{Site, path, port, state};
 
@@ -23,7 +23,7 @@ fn without(text: &str, gone: &str) -> String {
 }
 
 fn reloaded(word: Occurrence) -> PortChanges {
-    let Occurrence::Reloaded { ports, .. } = word else { panic!("{word:?}") };
+    let Occurrence::Reloaded(Taken { ports, .. }) = word else { panic!("{word:?}") };
     ports
 }
 

@@ -151,7 +151,7 @@ impl Site {
         let Self { daemon, tenants, services, began, .. } = self;
         let daemon = &*daemon;
         std::thread::scope(|scope| {
-            let reading = scope.spawn(|| daemon.reload_file(file));
+            let reading = scope.spawn(|| drop(daemon.reload_file(file)));
             while !reading.is_finished() {
                 let now = began.elapsed();
                 tenants.iter_mut().for_each(|tenant| _ = tenant.step(now));
@@ -160,8 +160,8 @@ impl Site {
             }
         });
         let words = daemon.events(0).into_iter().rev().map(|entry| entry.occurrence);
-        let mut words = words
-            .filter(|word| matches!(word, Occurrence::Reloaded { .. } | Occurrence::ReloadRefused { .. }));
+        let mut words =
+            words.filter(|word| matches!(word, Occurrence::Reloaded(_) | Occurrence::ReloadRefused { .. }));
         words.next().expect("the history has it")
     }
 
@@ -342,7 +342,8 @@ pub(crate) fn path(status: &Status, spi: u32) -> Option<api::State> {
 pub(crate) fn configuration(folder: &TempDir, controller: Option<&str>, chains: &str) -> String {
     let folder = folder.path();
     let mut text = format!(
-        "[host]\nid = 1\nname = \"host-a\"\nadmin = \"{}/admin.sock\"\nmetrics = \"127.0.0.1:0\"\n",
+        "[host]\nid = 1\nname = \"host-a\"\nadmin = \"{}/admin.sock\"\nmetrics = \"127.0.0.1:0\"\n\
+         metrics_names = [\"prometheus.example\"]\n",
         folder.display()
     );
     if let Some(url) = controller {

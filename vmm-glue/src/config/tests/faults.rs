@@ -9,7 +9,7 @@ use super::{GOOD, faults, parse};
 #[case::unknown_key(
     "id = 1\n",
     "id = 1\ncolour = 3\n",
-    "3: host: colour = 3: there is no such key; use one of id, name, workers, cpus, flows, admin, metrics"
+    "3: host: colour = 3: there is no such key; use one of id, name, workers, cpus, flows, admin, metrics, metrics_names"
 )]
 #[case::unknown_table(
     "[[policy]]",
@@ -176,6 +176,11 @@ use super::{GOOD, faults, parse};
     "id = 1\ncpus = [2, 1, 2]\n",
     "3: host: cpus = [2, 1, 2]: names core 2 twice; give every worker a core of its own"
 )]
+#[case::no_such_cpu(
+    "id = 1\n",
+    "id = 1\ncpus = [4095]\n",
+    "3: host: cpus = [4095]: names core 4095, which this machine does not have; use 0"
+)]
 #[case::no_policy(
     "name = \"inspect\"\n",
     "name = \"inspect\"\non_failure = \"pass\"\n",
@@ -215,6 +220,11 @@ use super::{GOOD, faults, parse};
     "id = 1\n",
     "id = 1\nmetrics = \"localhost:9300\"\n",
     "3: host: metrics = \"localhost:9300\": is no address to listen on; write an IP address and a port, e.g. \"127.0.0.1:9300\""
+)]
+#[case::metrics_names(
+    "id = 1\n",
+    "id = 1\nmetrics_names = [\"host-a\", \"host-a:9300\"]\n",
+    "3: host: metrics_names = [\"host-a\", \"host-a:9300\"]: a host's name has letters, digits, '-', '_' and '.', and no scheme or port; write names as in a URL"
 )]
 #[case::admin_folder(
     "/tmp/admin.sock",
