@@ -8,7 +8,7 @@ use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 
 use super::Shared;
 use crate::config::Config;
-use crate::sys::SignalFd;
+use crate::sys::{SignalFd, give_back_memory};
 
 /// SIGTERM, SIGINT and SIGHUP, blocked and readable.
 #[derive(Debug)]
@@ -43,6 +43,7 @@ impl MutEventSubscriber for Obedience {
         while let Some(signal) = self.signals.0.next() {
             if signal == libc::SIGHUP {
                 self.shared.reload_from(Config::load(&self.file));
+                give_back_memory();
             } else {
                 log::info!(signal; "livepathd stops");
                 self.shared.stop();
