@@ -34,6 +34,7 @@ mod error;
 pub mod guest;
 mod hostile;
 mod options;
+mod places;
 mod session;
 #[expect(unsafe_code, reason = "memory shared with another process and a borrowed descriptor")]
 mod sys;
@@ -44,6 +45,7 @@ pub use driver::{BATCH, Layout, Receive, RingCounters, Transmit, VNET_HEADER_LEN
 pub use error::Error;
 pub use hostile::{Malformed, RawRing};
 pub use options::{ChainShape, Options, Order};
+pub use places::Places;
 pub use sys::{DESCRIPTOR_LEN, Descriptor, Event, GuestRam, HUGE_PAGE, RAM_BASE};
 pub use vm::{Pair, TestVm};
 pub use wire::{MAX_FDS, Message, Wire};

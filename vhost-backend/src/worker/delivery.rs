@@ -154,6 +154,7 @@ impl Target<'_> {
             broken = receive.broken();
         }
         broken = delivery.end().or(broken);
+        batch.account.done(Stage::Publish);
         if slot.split().is_some_and(Split::wants_call) {
             slot.call();
         }
@@ -161,7 +162,7 @@ impl Target<'_> {
             port.attachment.mark_broken(pair * 2, &mut slot, why);
         }
         drop(slot);
-        batch.account.done(Stage::Publish);
+        batch.account.done(Stage::Notify);
         drop(proxy);
         if port.home() != self.worker && port.is_service() {
             self.common.wake_home(port, self.now);
