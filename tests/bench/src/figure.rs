@@ -29,6 +29,16 @@ impl Spread {
     }
 }
 
+/// Between which two of the values the median of many more would be, with 95 % confidence: so far from the middle on both sides
+/// as the order of the values alone lets us say. `None` of no values.
+pub fn interval(values: &[f64]) -> Option<(f64, f64)> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let count = sorted.len() as f64;
+    let below = ((count - 1.96 * count.sqrt()) / 2.0).max(0.0) as usize;
+    Some((*sorted.get(below)?, *sorted.get(sorted.len() - 1 - below)?))
+}
+
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -133,15 +143,58 @@ pub struct Figure {
     pub target: Target,
     /// What has to be known to read the figure.
     pub note: String,
+    /// Nanoseconds that a line takes from the generator's core to the forwarder's and back: before each pair, or before the row
+    /// and after it.
+    #[serde(default)]
+    pub round_trips: Vec<f64>,
 }
 
 impl Figure {
     /// Ours by theirs, taken pair by pair.
     pub fn ratio(&self) -> Option<Spread> {
+        Spread::of(&self.ratios()?)
+    }
+
+    fn ratios(&self) -> Option<Vec<f64>> {
         let peer = self.peer.as_ref()?;
-        let ratios: Vec<f64> =
-            self.ours.values.iter().zip(&peer.values).map(|(ours, theirs)| ours / theirs).collect();
-        Spread::of(&ratios)
+        Some(self.ours.values.iter().zip(&peer.values).map(|(ours, theirs)| ours / theirs).collect())
+    }
+
+    /// The median of the ratio and the number of pairs while the cores were near each other, a round trip of less than
+    /// [`NEAR`](Self::NEAR), and while they were far; `None` unless there were pairs of both kinds.
+    pub fn by_distance(&self) -> Option<[(f64, usize); 2]> {
+        let ratios = self.ratios().filter(|ratios| ratios.len() == self.round_trips.len())?;
+        let pairs = ratios.into_iter().zip(&self.round_trips);
+        let (near, far): (Vec<_>, Vec<_>) = pairs.partition(|(_, trip)| **trip < Self::NEAR);
+        let median = |pairs: Vec<(f64, &f64)>| {
+            let ratios: Vec<f64> = pairs.into_iter().map(|(ratio, _)| ratio).collect();
+            Some((Spread::of(&ratios)?.median, ratios.len()))
+        };
+        Some([median(near)?, median(far)?])
+    }
+
+    /// Nanoseconds that tell cores which share a cache from those that do not.
+    pub const NEAR: f64 = 150.0;
+
+    /// The [`interval`] of the ratio's median.
+    pub fn interval(&self) -> Option<(f64, f64)> {
+        interval(&self.ratios()?)
+    }
+
+    /// Whether a target for the ratio lies outside of its interval, so that another run would say the same of it; `None` where
+    /// there is none.
+    pub fn is_resolved(&self) -> Option<bool> {
+        let (Target::AtLeast(target) | Target::AtMost(target)) = self.target else { return None };
+        let (low, high) = self.interval()?;
+        Some(!(low..=high).contains(&target))
+    }
+
+    /// Says one thing more of it.
+    pub fn remark(&mut self, text: &str) {
+        if !self.note.is_empty() && !text.is_empty() {
+            self.note += "; ";
+        }
+        self.note += text;
     }
 
     /// The figure without its void pairs, those in which a side's value is 0, as of a window in which nothing moved, or no
@@ -152,12 +205,19 @@ impl Figure {
         let before = self.ours.values.len();
         let counts = |value: f64| value.is_finite() && value > 0.0;
         let pairs = self.ours.values.iter().copied().zip(peer.values.iter().copied());
-        (self.ours.values, peer.values) =
-            pairs.filter(|(ours, theirs)| counts(*ours) && counts(*theirs)).unzip();
+        let good: Vec<bool> = pairs.map(|(ours, theirs)| counts(ours) && counts(theirs)).collect();
+        let keep = |values: &mut Vec<f64>| {
+            let mut good = good.iter();
+            values.retain(|_| good.next().is_none_or(|good| *good));
+        };
+        if self.round_trips.len() == before {
+            keep(&mut self.round_trips);
+        }
+        keep(&mut self.ours.values);
+        keep(&mut peer.values);
         let void = before - self.ours.values.len();
         if void > 0 {
-            let note = format!("{void} of {before} pairs void: nothing moved in a window");
-            self.note = if self.note.is_empty() { note } else { format!("{}; {note}", self.note) };
+            self.remark(&format!("{void} of {before} pairs void: nothing moved in a window"));
         }
         (void < before).then_some(self)
     }
@@ -214,6 +274,7 @@ mod tests {
             peer: (!peer.is_empty()).then(|| series("testpmd-io", peer)),
             target,
             note: String::new(),
+            round_trips: Vec::new(),
         }
     }
 
@@ -226,6 +287,29 @@ mod tests {
         assert_eq!(median(&[4.0, 1.0, 2.0, 9.0]), Some(3.0));
         let spread = Spread::of(&[4.0, 1.0, 2.0, 9.0]).unwrap();
         assert_eq!((spread.min, spread.max), (1.0, 9.0));
+    }
+
+    /// The places are those of a table of the binomial distribution.
+    #[test]
+    fn the_interval_of_a_median_follows_from_the_number_of_values() {
+        let of = |count: i32| {
+            let values: Vec<f64> = (1..=count).rev().map(f64::from).collect();
+            interval(&values)
+        };
+        assert_eq!((of(0), of(1), of(5)), (None, Some((1.0, 1.0)), Some((1.0, 5.0))));
+        assert_eq!((of(15), of(75)), (Some((4.0, 12.0)), Some((30.0, 46.0))));
+    }
+
+    #[test]
+    fn a_target_within_the_interval_is_not_resolved() {
+        let ours: Vec<f64> = (0..15).map(|i| 0.9 + 0.01 * f64::from(i)).collect();
+        let resolved = |target| figure(&ours, &[1.0; 15], target).is_resolved();
+        assert_eq!(resolved(Target::AtLeast(0.99)), Some(false));
+        assert_eq!(
+            (resolved(Target::AtLeast(0.92)), resolved(Target::AtMost(1.2))),
+            (Some(true), Some(true))
+        );
+        assert_eq!(resolved(Target::Reported), None);
     }
 
     #[test]
@@ -246,6 +330,16 @@ mod tests {
         assert_eq!(void.ratio().unwrap().max, 1.0);
         assert_eq!(counted(&[10.0], &[0.0]), None);
         assert!(counted(&[0.0], &[]).is_some(), "0 % of a core is a figure");
+    }
+
+    #[test]
+    fn ratios_are_told_apart_by_how_near_the_cores_were() {
+        let mut figure = figure(&[2.0, 9.0, 4.0, 6.0], &[1.0, 0.0, 1.0, 1.0], Target::Reported);
+        figure.round_trips = vec![60.0, 60.0, 400.0, 390.0];
+        let figure = figure.counted().unwrap();
+        assert_eq!(figure.by_distance(), Some([(2.0, 1), (5.0, 2)]));
+        assert_eq!(Figure { round_trips: vec![60.0; 3], ..figure.clone() }.by_distance(), None);
+        assert_eq!(Figure { round_trips: vec![60.0, 400.0], ..figure }.by_distance(), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use bench::line::Traffic;
 use bench::machine::Machine;
 use bench::reliability::{Detection, Profile, Soak, record};
 use bench::report;
-use bench::rows::{Effort, ROWS, Row, generator, settle};
+use bench::rows::{Effort, ROWS, Row, STAGED, generator, settle};
 use bench::side::{Bench, prefer};
 use clap::{Parser, Subcommand};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -42,7 +42,8 @@ struct Arguments {
     #[arg(long, conflicts_with = "full")]
     ours: bool,
 
-    /// With --ours: build the daemon so that it keeps a cycle account, and print that (the daemon is a little slower)
+    /// With --ours: build the daemon so that it keeps a cycle account, and print that (the daemon is a little slower); of the rows that
+    /// the documents have it of, if none are named
     #[arg(long, requires = "ours")]
     stages: bool,
 
@@ -50,8 +51,8 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Put tables and plots into performance.md in this folder
-    #[arg(long, value_name = "DIR", conflicts_with = "ours")]
+    /// Put tables and plots into performance.md in this folder; of --ours, the cycle account
+    #[arg(long, value_name = "DIR")]
     docs: Option<PathBuf>,
 
     /// The daemon to measure; the one next to this program if not given
@@ -106,6 +107,7 @@ Examples:
   tests/bench/run --only plain-64 --ours
   tests/bench/run --only plain-64 chain-64 --ours --stages
   tests/bench/run --full --docs docs
+  tests/bench/run --ours --stages --docs docs
   tests/bench/run soak --duration 10m --profile fast
   tests/bench/run detection --docs docs
 
@@ -132,7 +134,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(reliability) = &arguments.command {
         return reliability.run();
     }
-    let rows = chosen(&arguments.only)?;
+    let staged: Vec<String> = STAGED.iter().map(|name| (*name).to_owned()).collect();
+    let rows = chosen(if arguments.stages && arguments.only.is_empty() { &staged } else { &arguments.only })?;
     if arguments.list {
         rows.iter().for_each(|row| println!("{:16} {} ({})", row.name, row.work, row.target));
         return Ok(());
@@ -155,7 +158,16 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     writeln!(json, "{}", machine.line())?;
     if arguments.ours {
-        return rows.iter().try_for_each(|row| alone(row, &bench, &mut *json, arguments.stages));
+        let mut accounts = Vec::new();
+        for row in &rows {
+            let account = alone(row, &bench, &mut *json, arguments.stages)?;
+            accounts.extend(account.map(|account| (row.name, account)));
+        }
+        return match &arguments.docs {
+            Some(folder) if arguments.stages => report::update_stages(folder, accounts, &machine, &command()),
+            Some(_) => bail!("--ours has nothing for the documents but what --stages tells"),
+            None => Ok(()),
+        };
     }
     let effort = if arguments.full { Effort::FULL } else { Effort::QUICK };
     let mut outcomes = Vec::new();
@@ -256,8 +268,13 @@ fn bench(livepathd: Option<&Path>) -> anyhow::Result<Bench> {
     Ok(Bench { core, cores, huge_pages, livepathd })
 }
 
-/// Nanoseconds per packet of our side, window by window.
-fn alone(row: &Row, bench: &Bench, json: &mut dyn Write, stages: bool) -> anyhow::Result<()> {
+/// Nanoseconds per packet of our side, window by window; its cycle account, with `stages`.
+fn alone(
+    row: &Row,
+    bench: &Bench,
+    json: &mut dyn Write,
+    stages: bool,
+) -> anyhow::Result<Option<report::Account>> {
     let Some(side) = row.ours(bench) else { bail!("{} has no side of ours to measure alone", row.name) };
     let mut side = settle(side)?;
     side.go_on()?;
@@ -281,14 +298,11 @@ fn alone(row: &Row, bench: &Bench, json: &mut dyn Write, stages: bool) -> anyhow
         "{name}: {:.1} ns/packet (min {:.1}, max {:.1}) in {windows} windows, {void} void",
         spread.median, spread.min, spread.max
     );
-    if stages {
-        let log = side.end().unwrap_or_default();
-        let account =
-            log.lines().filter_map(|line| line.find("frames=").and_then(|at| line.get(at..))).next_back();
-        println!(
-            "{name}: {}",
-            account.context("the daemon keeps no account: it was built without the feature stages")?
-        );
+    if !stages {
+        return Ok(None);
     }
-    Ok(())
+    let account = report::Account::parse(&side.end().unwrap_or_default())
+        .context("the daemon keeps no account: it was built without the feature stages")?;
+    println!("{name}: {account}");
+    Ok(Some(account))
 }

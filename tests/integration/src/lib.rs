@@ -46,6 +46,8 @@ pub struct Plan {
     pub carrier: fn(&str) -> Carrier,
     /// What a tenant's link carries, by its name.
     pub mtu: fn(&str) -> u16,
+    /// What the services' links carry; if not given, all that comes to them.
+    pub service_mtu: Option<u16>,
 }
 
 impl Default for Plan {
@@ -60,6 +62,7 @@ impl Default for Plan {
             keeps: Keeps::default(),
             carrier: |_| Carrier::Nsh,
             mtu: |_| 1500,
+            service_mtu: None,
         }
     }
 }
@@ -331,12 +334,12 @@ pub fn port(name: &str, folder: &std::path::Path, plan: &Plan) -> PortSpec {
         keeps: plan.keeps,
         carrier,
     };
-    let mtu = match plan.offload {
-        _ if !is_service => (plan.mtu)(name),
+    let service_mtu = match plan.offload {
         _ if carrier == Carrier::None => 1500,
         ServiceOffload::Software => 2000,
         ServiceOffload::Metadata => u16::MAX,
     };
+    let mtu = if is_service { plan.service_mtu.unwrap_or(service_mtu) } else { (plan.mtu)(name) };
     PortSpec {
         name: name.to_owned(),
         socket: folder.join(name),

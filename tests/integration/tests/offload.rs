@@ -207,6 +207,7 @@ fn a_service_that_makes_a_request_up_harms_itself() {
 #[case::directly(VM9, ("vm9", 9), false)]
 #[case::directly_over_ipv6(VM9, ("vm9", 9), true)]
 #[case::through_a_chain(VM5, ("vm5", 5), false)]
+#[case::through_a_chain_over_ipv6(VM5, ("vm5", 5), true)]
 fn the_sender_of_a_frame_that_does_not_fit_is_told(
     #[values(ServiceOffload::Metadata, ServiceOffload::Software)] offload: ServiceOffload,
     #[case] from: usize,
@@ -228,6 +229,20 @@ fn the_sender_of_a_frame_that_does_not_fit_is_told(
     // What fits arrives.
     let shorter = Stream { mss: 1300, ..stream };
     send(&mut bed, from, &shorter, 3, 10_000);
+}
+
+/// The links of the services carry no more than those of the tenants: an NSH leaves 38 bytes less to a frame.
+#[rstest]
+fn the_sender_of_a_frame_that_does_not_fit_behind_an_nsh_is_told(#[values(false, true)] six: bool) {
+    let mut bed = bed(0, &Plan { service_mtu: Some(1500), ..plan(ServiceOffload::Software) });
+    let stream = stream(("vm5", 5), six);
+    assert!(bed.tenants[VM5].send_stream(&stream, 0, usize::from(stream.mss)));
+    bed.until("its sender is told", |bed| !bed.tenants[VM5].stream().too_big.is_empty());
+    assert_eq!(bed.tenants[VM5].stream().too_big, [1462]);
+    assert_eq!(bed.tenants[VM5].stream().faults, [""; 0]);
+    // What it makes of that arrives.
+    let shorter = Stream { mss: stream.mss - 38, ..stream };
+    send(&mut bed, VM5, &shorter, 3, usize::from(shorter.mss));
 }
 
 #[test]

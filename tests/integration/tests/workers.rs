@@ -1,9 +1,10 @@
 //! Several workers and several queues: what one worker does on one queue, they do together.
 
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
-use integration::{Bed, Plan, SERVICES, STEADY, endpoint, intent, port_id};
-use test_vm::guest::{Fault, Guest, Traffic};
+use integration::{Bed, PATIENCE, Plan, SERVICES, STEADY, endpoint, intent, mac, port_id};
+use test_vm::guest::{Fault, Guest, TenantGuest, Traffic};
 use test_vm::{Options, stall};
 use vhost_backend::chain::OnFailure;
 use vhost_backend::liveness::{Cause, Profile, State};
@@ -51,6 +52,54 @@ fn a_flow_stays_in_order_whatever_queues_it_passes() {
         |guest: &mut dyn Guest| guest.vm().pairs().iter().filter(|pair| pair.rx.counters().used > 0).count();
     assert_eq!(busy(&mut bed.tenants[1]), 4, "flows are spread over the destination's queues");
     assert_eq!(busy(bed.service("svm2")), 4, "and over those of a service");
+}
+
+/// The queue pairs of vm6 that each flow's frames came by while the others worked, by the flow's source port.
+fn queues_of_flows(bed: &mut Bed, frames: usize) -> BTreeMap<u16, BTreeSet<usize>> {
+    let mut queues: BTreeMap<u16, BTreeSet<usize>> = BTreeMap::new();
+    let (mut seen, begin) = (0, Instant::now());
+    while seen < frames {
+        assert!(begin.elapsed() < PATIENCE, "{seen} of {frames} frames");
+        let now = bed.now();
+        bed.tenants[0].step(now);
+        bed.services.values_mut().for_each(|service| _ = service.step(now));
+        for (queue, pair) in bed.tenants[1].vm().pairs().iter_mut().enumerate() {
+            seen += pair.rx.receive(|frame| {
+                // UDP over IPv4 without options; what it is told of addresses is none.
+                if frame[12..14] == [8, 0] && frame[23] == 17 {
+                    let flow = u16::from_be_bytes([frame[34], frame[35]]);
+                    queues.entry(flow).or_default().insert(queue);
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    queues
+}
+
+fn assert_one_queue_each(queues: &BTreeMap<u16, BTreeSet<usize>>, pairs: usize) {
+    assert_eq!(queues.len(), usize::from(FLOWS), "{queues:?}");
+    assert!(queues.values().all(|of_flow| of_flow.len() == 1), "{queues:?}");
+    let used: BTreeSet<usize> = queues.values().flatten().copied().collect();
+    assert!(used.iter().copied().eq(0..pairs), "{queues:?}");
+}
+
+#[test]
+fn a_flow_stays_on_one_queue() {
+    let mut bed = bed(3, 4);
+    assert_one_queue_each(&queues_of_flows(&mut bed, 3000), 4);
+}
+
+/// A guest with fewer CPUs sets up fewer of the pairs it is offered.
+#[test]
+fn flows_are_spread_over_the_pairs_a_guest_has_set_up() {
+    let mut bed = bed(3, 4);
+    let options = Options { mac: mac("vm6"), queue_pairs: 2, ..Options::default() };
+    bed.tenants[1].vm().kill();
+    bed.tenants[1] = TenantGuest::attach(&bed.socket("vm6"), options, 1, true).unwrap();
+    // Until the backend has heard of both pairs.
+    bed.until_arrived("traffic goes on", 1000);
+    assert_one_queue_each(&queues_of_flows(&mut bed, 3000), 2);
 }
 
 #[test]

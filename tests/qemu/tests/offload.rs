@@ -1,5 +1,6 @@
 //! TCP between two stock guests through three service VMs on stock guests, with and without offloads: who negotiated them
-//! sends and gets 64 KiB frames, through services that see these and services that see segments; who did not, gets none.
+//! sends and gets 64 KiB frames, through services that see these and services that see segments; who did not, gets none. Over IPv4,
+//! and with all offloads over IPv6 with ECN too.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -86,7 +87,7 @@ fn scenario(site: &mut Site, progress: &Progress) -> Result<()> {
         progress.step(&format!("guests run; offloads: {what}"));
         site.serve()?;
         for (port, middle) in [(80, "svm2"), (81, "svm4")] {
-            let [sent, seen, got] = site.transfer(port, middle)?;
+            let [sent, seen, got] = site.transfer("10.0.0.6", port, middle, "tcp")?;
             progress.step(&format!(
                 "through {middle}: the longest frames are {sent} bytes at vm6, {seen} at {middle}, {got} at vm5"
             ));
@@ -96,6 +97,16 @@ fn scenario(site: &mut Site, progress: &Progress) -> Result<()> {
             ensure!(
                 whole(got) == (sender.is_empty() && receiver.is_empty() && port == 80),
                 "vm5 got frames of {got} bytes"
+            );
+        }
+        if receiver.is_empty() && sender.is_empty() {
+            site.take_up_ipv6_and_ecn()?;
+            // Marked as capable of ECN by their sender, which does that if both ends have agreed on it.
+            let frames = site.transfer("[fd00::6]", 80, "svm2", "ipv6.tclass.ecn == 2 && tcp")?;
+            progress.step(&format!("over IPv6 with ECN the longest frames are {frames:?} bytes"));
+            ensure!(
+                frames.iter().all(|longest| *longest > LONGEST_SEGMENT),
+                "over IPv6 frames of {frames:?} bytes"
             );
         }
     }
@@ -187,17 +198,25 @@ impl Site {
         vm6.run("httpd -p 80 -h /tmp/www && httpd -p 81 -h /tmp/www").map(drop)
     }
 
-    /// Fetches vm6's file from vm5 and compares checksums; gives the longest frame that crossed the ports of vm6, `middle` and
-    /// vm5 meanwhile.
-    fn transfer(&self, port: u16, middle: &str) -> Result<[u64; 3]> {
+    fn take_up_ipv6_and_ecn(&self) -> Result<()> {
+        for (name, host) in TENANTS {
+            self.guests[name].run(&format!("ip -6 addr add fd00::{host}/64 dev eth0 nodad"))?;
+            self.guests[name].run("echo 1 >/proc/sys/net/ipv4/tcp_ecn")?;
+        }
+        Ok(())
+    }
+
+    /// Fetches vm6's file from vm5 by this address of vm6's and compares checksums; gives the longest frame, of those that tshark's
+    /// filter `which` picks, that crossed the ports of vm6, `middle` and vm5 meanwhile.
+    fn transfer(&self, host: &str, port: u16, middle: &str, which: &str) -> Result<[u64; 3]> {
         let captures = ["vm6", middle, "vm5"].map(|port| self.capture(port));
-        let fetch = format!("wget -q -O - http://10.0.0.6:{port}/file | sha256sum");
+        let fetch = format!("wget -q -O - http://{host}:{port}/file | sha256sum");
         let fetched = self.guests["vm5"].output(&fetch, PATIENCE)?.text;
         let served = self.guests["vm6"].run("sha256sum </tmp/www/file")?;
         ensure!(fetched.trim() == served.trim(), "fetched {fetched}, served {served}");
         let mut longest = [0; 3];
         for (longest, capture) in longest.iter_mut().zip(captures) {
-            *longest = self.longest(capture?)?;
+            *longest = self.longest(capture?, which)?;
         }
         Ok(longest)
     }
@@ -214,12 +233,13 @@ impl Site {
         Ok((process, file))
     }
 
-    /// Ends the capture as Ctrl-C does; the longest frame in it, as tshark reads it.
-    fn longest(&self, (mut process, file): (Process, PathBuf)) -> Result<u64> {
+    /// Ends the capture as Ctrl-C does; the longest of those frames in it, as tshark reads it.
+    fn longest(&self, (mut process, file): (Process, PathBuf), which: &str) -> Result<u64> {
         process.alive()?;
         process.end(Signal::INT, Duration::from_secs(10))?;
         let mut tshark = Command::new(program("tshark")?);
-        let output = tshark.arg("-r").arg(file).args(["-T", "fields", "-e", "frame.len"]).output()?;
+        let output =
+            tshark.arg("-r").arg(file).args(["-Y", which, "-T", "fields", "-e", "frame.len"]).output()?;
         ensure!(output.status.success(), "tshark: {}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8_lossy(&output.stdout);
         text.lines().filter_map(|line| line.parse().ok()).max().context("nothing was captured")

@@ -34,6 +34,7 @@ mod error;
 pub mod guest;
 mod hostile;
 mod options;
+mod places;
 mod session;
 #[expect(unsafe_code, reason = "a signal for one thread")]
 mod stall;
@@ -46,6 +47,7 @@ pub use driver::{BATCH, Layout, Receive, RingCounters, Transmit, VNET_HEADER_LEN
 pub use error::Error;
 pub use hostile::{Malformed, RawRing};
 pub use options::{ChainShape, Options, Order};
+pub use places::Places;
 pub use stall::stall;
 pub use sys::{DESCRIPTOR_LEN, Descriptor, Event, GuestRam, HUGE_PAGE, RAM_BASE};
 pub use vm::{Pair, TestVm};

@@ -164,6 +164,8 @@ impl<K: Ord + Copy + Default> Pairs<K> {
                 if worse(best, destination.best) {
                     break;
                 }
+                #[cfg(test)]
+                tests::LEAVES.set(tests::LEAVES.get() + 1);
                 let found = self.leaves.get(destination.value()).and_then(|leaf| leaf.find(flow));
                 best = best.into_iter().chain(found).min();
             }

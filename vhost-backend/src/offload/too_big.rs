@@ -2,7 +2,7 @@
 //! ICMPv6 "packet too big" (RFC 4443 section 3.2).
 //!
 //! A bridge has no address of its own, so the answer comes from the station the packet was for, as at the ends of
-//! transparent tunnels: it takes the way back that the packet's answer would have taken.
+//! transparent tunnels. It is written straight into the sender's receive ring, past all chains: no service sees it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

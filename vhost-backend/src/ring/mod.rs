@@ -43,6 +43,7 @@
     deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+mod bare;
 mod batch;
 mod chain;
 mod copy;
@@ -61,6 +62,7 @@ mod write;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use bare::{copy_bare, expect_bare, expect_bare_to_write};
 pub use chain::{Chain, Chains};
 pub(crate) use copy::prefetch_value as prefetch;
 pub use error::{Broken, Malformed, Part, RingError, WriteError};

@@ -11,22 +11,24 @@ use crate::worker::monotonic_now;
 pub(crate) enum Stage {
     /// Available entries and descriptors of the sender's ring read, checked and translated.
     Read,
-    /// Heads copied, parsed, hashed.
+    /// Heads copied, which waits for the payload to come.
     Inspect,
-    /// Looked up and decided.
+    /// Parsed and hashed, where no imprint tells the flow; looked up and decided.
     Decide,
-    /// Sealed and copied into the receivers' buffers, with the look at their descriptors.
+    /// Frames completed, with their query and serial number (sealed), and copied into the receivers' buffers; used entries written.
     Copy,
-    /// Receivers' used entries made visible, drivers notified.
+    /// Receivers' used entries made visible, their next buffers looked up and asked for; frames counted.
     Publish,
-    /// The sender's used entries written and made visible, the driver notified.
+    /// Receivers' drivers asked whether they want to be called, and called.
+    Notify,
+    /// The sender's used entries written and made visible, its driver asked whether it wants to be called, and called.
     Complete,
 }
 
 impl Stage {
     #[cfg(feature = "stages")]
-    const ALL: [Self; 6] =
-        [Self::Read, Self::Inspect, Self::Decide, Self::Copy, Self::Publish, Self::Complete];
+    const ALL: [Self; 7] =
+        [Self::Read, Self::Inspect, Self::Decide, Self::Copy, Self::Publish, Self::Notify, Self::Complete];
 }
 
 /// The account of one worker.

@@ -18,6 +18,7 @@ pub struct WorkerCounters {
     slept: AtomicU64,
     rounds: AtomicU64,
     sleeps: AtomicU64,
+    flows_displaced: AtomicU64,
     /// Of the period that runs: nanoseconds busy, and all of them.
     period_busy: AtomicU64,
     period: AtomicU64,
@@ -77,6 +78,12 @@ impl WorkerCounters {
         self.longest.fetch_max(gap, Ordering::Relaxed);
     }
 
+    /// So many flows have made room for newer ones since the worker's start.
+    #[inline]
+    pub fn flows_displaced(&self, count: u64) {
+        self.flows_displaced.store(count, Ordering::Relaxed);
+    }
+
     #[inline]
     fn pass(&self, took: u64) {
         add(&self.period, took);
@@ -101,6 +108,7 @@ impl WorkerCounters {
             slept: time(&self.slept),
             rounds: self.rounds.load(Ordering::Relaxed),
             sleeps: self.sleeps.load(Ordering::Relaxed),
+            flows_displaced: self.flows_displaced.load(Ordering::Relaxed),
             busy_ratio: self.ratio.load(Ordering::Relaxed) as f64 / WHOLE as f64,
             pauses: Pauses {
                 counts: std::array::from_fn(|i| {
@@ -126,6 +134,8 @@ pub struct WorkerReading {
     pub rounds: u64,
     /// Times it went to sleep.
     pub sleeps: u64,
+    /// Flows forgotten to make room for newer ones: the flow table is too small.
+    pub flows_displaced: u64,
     /// Busy time by all time, 0 to 1, over the last full second the worker accounted for; not older than two seconds, as
     /// no worker sleeps longer than one. Polling in vain is not busy: at 1 the worker can take no more.
     pub busy_ratio: f64,

@@ -155,6 +155,7 @@ impl Target<'_> {
         }
         let late = delivery.is_late();
         broken = delivery.end().or(broken);
+        batch.account.done(Stage::Publish);
         if slot.split().is_some_and(Split::wants_call) {
             slot.call();
         }
@@ -162,7 +163,7 @@ impl Target<'_> {
             port.attachment.mark_broken(pair * 2, &mut slot, why);
         }
         drop(slot);
-        batch.account.done(Stage::Publish);
+        batch.account.done(Stage::Notify);
         drop(proxy);
         batch.late |= late;
         if port.home() != self.worker && port.is_service() {

@@ -296,6 +296,7 @@ impl Worker {
         self.common.standstill.end_round(self.number);
         if now >= self.tend_at {
             self.tend(now);
+            self.counters.flows_displaced(self.counts.flows_displaced);
         }
         self.due = now;
         served

@@ -45,6 +45,7 @@ use crate::admin::server::{AdminServer, listen_on};
 use crate::agent::{Agent, Link};
 use crate::config::Config;
 use crate::metrics::{self, Metrics};
+use crate::sys::give_back_memory;
 pub use controller_stub::descriptors::take_all_descriptors;
 
 /// Why a daemon did not start.
@@ -117,6 +118,7 @@ impl Daemon {
             subscribers.push(Box::new(signals::Obedience::new(signals, Arc::clone(&daemon.shared))));
         }
         daemon.control = Some(run(subscribers, Arc::clone(&daemon.shared)).map_err(DaemonError::Loop)?);
+        give_back_memory();
         Ok(daemon)
     }
 

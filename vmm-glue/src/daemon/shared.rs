@@ -19,6 +19,7 @@ use super::reload::Reading;
 use crate::admin::{Action, Answer, Refusal, Request};
 use crate::agent::Link;
 use crate::config::Config;
+use crate::sys::give_back_memory;
 use crate::tables::Directory;
 
 /// The controller's table in force, if there is one: its generation, and what it says.
@@ -155,7 +156,9 @@ impl Shared {
             let problem = "this livepathd is part of another program and has no file of its own";
             return Err(Refusal::new(problem, "reload it by that program's means"));
         };
-        match self.reload_from(file) {
+        let reloaded = self.reload_from(file);
+        give_back_memory();
+        match reloaded {
             Ok(taken) => Ok(Answer::Reloaded { file: file.clone(), taken }),
             Err(reason) => Err(Refusal::new("the file is not taken, nothing changed", reason)),
         }

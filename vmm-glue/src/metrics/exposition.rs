@@ -241,6 +241,11 @@ impl Reading {
         for (worker, reading) in self.workers.iter().enumerate() {
             show(&mut busy, &[("worker", worker.to_string())], &reading.busy_ratio)?;
         }
+        let help = "Flows forgotten to make room for newer ones.";
+        let mut displaced = encoder.encode_descriptor("flows_displaced", help, None, MetricType::Counter)?;
+        for (worker, reading) in self.workers.iter().enumerate() {
+            count(&mut displaced, &[("worker", worker.to_string())], reading.flows_displaced)?;
+        }
         let help = "How much later than it could have a worker began a round; 100 us and more.";
         let unit = Some(&Unit::Seconds);
         let mut pauses = encoder.encode_descriptor("worker_pause", help, unit, MetricType::Histogram)?;
@@ -283,4 +288,36 @@ fn histogram(
     let buckets: Vec<_> = buckets.map(|(upper, count)| (bound(upper), count)).collect();
     let all = buckets.iter().map(|(_, count)| count).sum();
     family.encode_family(labels)?.encode_histogram::<NoLabelSet>(sum.as_secs_f64(), all, &buckets, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vhost_backend::telemetry::WorkerCounters;
+
+    #[test]
+    fn every_worker_tells_its_own_pauses() {
+        let (held, quiet) = (WorkerCounters::default(), WorkerCounters::default());
+        held.paused(Duration::from_millis(20));
+        held.paused(Duration::from_micros(150));
+        held.flows_displaced(7);
+        quiet.paused(Duration::from_micros(99));
+        let workers = vec![held.read(), quiet.read()];
+        let page = open_metrics(Reading { workers, ..Reading::default() }).unwrap();
+        let value = |series: &str| {
+            let line = page.lines().find_map(|line| line.strip_prefix(&format!("livepath_{series} ")));
+            line.unwrap_or_else(|| panic!("no {series} in {page}")).parse::<f64>().unwrap()
+        };
+        let pauses = |part: &str| value(&format!("worker_pause_seconds_{part}"));
+        let bucket =
+            |bound: &str, worker: u8| pauses(&format!("bucket{{le=\"{bound}\",worker=\"{worker}\"}}"));
+        assert_eq!(
+            [bucket("0.0002", 0), bucket("0.01", 0), bucket("0.02", 0), bucket("+Inf", 0)],
+            [1.0, 1.0, 2.0, 2.0]
+        );
+        assert_eq!([bucket("0.02", 1), bucket("+Inf", 1)], [0.0, 0.0]);
+        assert!((pauses("sum{worker=\"0\"}") - 0.020_15).abs() < 1e-9);
+        let displaced = |worker: u8| value(&format!("flows_displaced_total{{worker=\"{worker}\"}}"));
+        assert_eq!([displaced(0), displaced(1)], [7.0, 0.0]);
+    }
 }

@@ -97,7 +97,6 @@ pub struct Line {
     sent: u64,
     received: u64,
     wrong: u64,
-    hurried: u64,
 }
 
 impl Line {
@@ -165,7 +164,6 @@ impl Line {
             sent: 0,
             received: 0,
             wrong: 0,
-            hurried: 0,
         }
     }
 
@@ -250,11 +248,6 @@ impl Line {
         self.sent - self.received + self.burst as u64 <= self.credit
     }
 
-    /// Windows so far in which the generator was what limited the rate.
-    pub fn hurried(&self) -> u64 {
-        self.hurried
-    }
-
     /// One round: a burst if there is room for one, answers, arrivals. What the latter two read is asked for first, so that it
     /// comes meanwhile.
     #[inline]
@@ -275,9 +268,13 @@ pub(crate) fn burst(ring: u16) -> usize {
     (usize::from(ring) / BURSTS).max(1)
 }
 
+/// Bytes of a buffer for frames of so many: with the headers pushed and the virtio-net header, in whole cache lines.
+pub(crate) fn buffer_len(frame: usize) -> usize {
+    (frame + VNET_HEADER_LEN + 64).next_multiple_of(64).max(2048)
+}
+
 fn options(traffic: &Traffic) -> Options {
-    // The headers pushed and the virtio-net header, in whole cache lines.
-    let buffer = (traffic.frame + VNET_HEADER_LEN + 64).next_multiple_of(64).max(2048) as u32;
+    let buffer = buffer_len(traffic.frame) as u32;
     Options {
         ring_size: traffic.ring,
         huge_pages: traffic.huge_pages,

@@ -33,6 +33,11 @@ impl Window {
         self.packets as f64 / self.elapsed.as_secs_f64() / 1e6
     }
 
+    /// Whether the generator was what limited the rate: held back in less than 2 % of its rounds.
+    pub fn is_hurried(&self) -> bool {
+        self.held_back < HURRIED
+    }
+
     /// Nanoseconds a frame.
     pub fn nanos(&self) -> f64 {
         self.elapsed.as_nanos() as f64 / self.packets as f64
@@ -87,7 +92,6 @@ impl Line {
             return Err(Void { sent, arrived, wrong });
         }
         let held_back = held_back as f64 / rounds as f64;
-        self.hurried += u64::from(held_back < HURRIED);
         Ok(Window { packets: sent, elapsed: end - begin, held_back })
     }
 

@@ -11,15 +11,22 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::plot;
+use super::stages;
 use super::table::{value, verdict};
-use crate::figure::{Figure, Outcome};
+use crate::figure::{Figure, Outcome, Spread};
 use crate::machine::Machine;
 use crate::rows::{ROWS, Row, Table};
+use crate::side::{ovs, testpmd};
+
+/// With a greater load average before the first row, somebody else was at work.
+const QUIET: f64 = 0.5;
 
 /// What was measured last, row by row.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Store {
+pub(super) struct Store {
     rows: BTreeMap<String, Entry>,
+    #[serde(default)]
+    pub(super) stages: BTreeMap<String, stages::Entry>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,16 +46,12 @@ pub fn update(
     machine: &Machine,
     command: &str,
 ) -> anyhow::Result<()> {
-    let file = folder.join("performance.json");
-    let mut store: Store = match fs::read_to_string(&file) {
-        Ok(text) => serde_json::from_str(&text).with_context(|| format!("{} is not ours", file.display()))?,
-        Err(_) => Store::default(),
-    };
+    let mut store = Store::load(folder)?;
     for (row, outcome) in outcomes {
         let entry = Entry { command: command.to_owned(), machine: machine.clone(), outcome: outcome.clone() };
         store.rows.insert(row.name.to_owned(), entry);
     }
-    fs::write(&file, serde_json::to_string_pretty(&store)? + "\n")?;
+    store.save(folder)?;
 
     let document = folder.join("performance.md");
     let mut text =
@@ -64,11 +67,31 @@ pub fn update(
         text = replaced(&text, table.name(), &part)?;
     }
     text = replaced(&text, "machine", &store.machines())?;
+    text = replaced(&text, "commands", &commands())?;
     text = replaced(&text, "missed", &store.missed())?;
     fs::write(&document, text).with_context(|| format!("cannot write {}", document.display()))
 }
 
+/// What was started of others, as it was started.
+fn commands() -> String {
+    format!("```\n{}\n{}```\n", testpmd::command(), ovs::commands())
+}
+
 impl Store {
+    pub(super) fn load(folder: &Path) -> anyhow::Result<Store> {
+        let file = folder.join("performance.json");
+        match fs::read_to_string(&file) {
+            Ok(text) => {
+                serde_json::from_str(&text).with_context(|| format!("{} is not ours", file.display()))
+            }
+            Err(_) => Ok(Store::default()),
+        }
+    }
+
+    pub(super) fn save(&self, folder: &Path) -> anyhow::Result<()> {
+        Ok(fs::write(folder.join("performance.json"), serde_json::to_string_pretty(self)? + "\n")?)
+    }
+
     fn entries(&self, table: Table) -> impl Iterator<Item = (&Row, &Entry)> {
         let rows = ROWS.iter().filter(move |row| row.table == table);
         rows.filter_map(|row| Some((row, self.rows.get(row.name)?)))
@@ -85,7 +108,7 @@ impl Store {
 
     fn table(&self, table: Table) -> String {
         let mut text = String::from(
-            "| row | work | measured | against | ratio (min … max) | target | |\n|---|---|---|---|---|---|---|\n",
+            "| row | work | measured | against | ratio (95 %; all) | target | |\n|---|---|---|---|---|---|---|\n",
         );
         for (row, entry) in self.entries(table) {
             match &entry.outcome {
@@ -125,21 +148,29 @@ impl Store {
 
     /// The machines and commands, each once.
     fn machines(&self) -> String {
-        let mut by_run: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-        for (name, entry) in &self.rows {
-            let Machine { cpu, cores, kernel, load, page, generator_mpps: [short, long], peers } =
-                &entry.machine;
-            let facts = format!(
-                "`{}` on {cpu}, {cores} cores, Linux {kernel}, load {load} before, guest memory in pages of {} KiB, {}; \
-                 the generator alone: {short:.1} Mpps at 64 B, {long:.1} Mpps at 1500 B",
-                entry.command,
-                page / 1024,
-                peers.join(", ")
-            );
-            by_run.entry(facts).or_default().push(name);
-        }
-        by_run.iter().map(|(facts, rows)| format!("- {}: {facts}\n", rows.join(", "))).collect()
+        runs(self.rows.iter().map(|(name, entry)| (name.as_str(), entry.command.as_str(), &entry.machine)))
     }
+}
+
+/// What was measured by which command on which machine, each once.
+pub(super) fn runs<'a>(rows: impl Iterator<Item = (&'a str, &'a str, &'a Machine)>) -> String {
+    let mut by_run: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (name, command, machine) in rows {
+        let Machine { cpu, cores, kernel, load, page, generator_mpps: [short, long], peers } = machine;
+        let load = if *load > QUIET {
+            format!("**load {load} before: the machine was not quiet, which moves every figure**")
+        } else {
+            format!("load {load} before")
+        };
+        let facts = format!(
+            "`{command}` on {cpu}, {cores} cores, Linux {kernel}, {load}, guest memory in pages of {} KiB, {}; \
+             the generator alone: {short:.1} Mpps at 64 B, {long:.1} Mpps at 1500 B",
+            page / 1024,
+            peers.join(", ")
+        );
+        by_run.entry(facts).or_default().push(name);
+    }
+    by_run.iter().map(|(facts, rows)| format!("- {}: {facts}\n", rows.join(", "))).collect()
 }
 
 fn line(row: &Row, figure: &Figure) -> String {
@@ -148,7 +179,9 @@ fn line(row: &Row, figure: &Figure) -> String {
     let peer =
         peer.as_ref().map_or_else(String::new, |peer| format!("{} {unit} {}", value(&peer.values), peer.who));
     let ratio = figure.ratio().map_or_else(String::new, |ratio| {
-        format!("**{:.2}** ({:.2} … {:.2})", ratio.median, ratio.min, ratio.max)
+        let (low, high) = figure.interval().unwrap_or((ratio.min, ratio.max));
+        let Spread { min, median, max } = ratio;
+        format!("**{median:.2}** ({low:.2} … {high:.2}; {min:.2} … {max:.2})")
     });
     let measured = format!("{} {unit} {}", value(&ours.values), ours.who);
     format!("| {bench} | {} | {measured} | {peer} | {ratio} | {target} | {} |\n", row.work, verdict(figure))
@@ -176,7 +209,7 @@ mod tests {
     }
 
     fn document() -> String {
-        let marks = Table::ALL.iter().map(|table| table.name()).chain(["machine", "missed"]);
+        let marks = Table::ALL.iter().map(|table| table.name()).chain(["machine", "missed", "commands"]);
         marks.map(|name| format!("## {name}\n\n<!-- bench {name} -->\nold\n<!-- end -->\n")).collect()
     }
 
@@ -192,12 +225,17 @@ mod tests {
         update(folder.path(), &[(row("chain-64"), refused)], &machine(), "run --only chain-64").unwrap();
         let text = fs::read_to_string(&file).unwrap();
         let line = "| plain-64 | plain forward between two tenant ports | 11.00 Mpps livepath | 5.00 Mpps testpmd-io \
-                    | **2.00** (1.50 … 2.20) | ≥ 1.6 | reached |";
+                    | **2.00** (1.50 … 2.20; 1.50 … 2.20) | ≥ 1.6 | reached; the target is within the 95 % |";
         assert!(text.contains(line), "{text}");
         assert!(text.contains("| ≥ 3 | unavailable: no peer |") && !text.contains("old"), "{text}");
         let short = Figure { target: Target::AtLeast(2.5), ..samples::figure() };
         assert!(!text.contains("**plain-64** ("), "{text}");
-        assert!(text.contains("- plain-64: `run --full` on ") && text.contains("load 0.25"), "{text}");
+        assert!(text.contains("- plain-64: `run --full` on ") && text.contains("load 0.25 before"), "{text}");
+        assert!(!text.contains("not quiet") && text.contains("dpdk-testpmd --lcores"), "{text}");
+        let busy = Machine { load: 2.21, ..machine() };
+        update(folder.path(), &[(row("ring-64"), Outcome::Unavailable("no".into()))], &busy, "run").unwrap();
+        let warned = fs::read_to_string(&file).unwrap();
+        assert!(warned.contains("**load 2.21 before: the machine was not quiet"), "{warned}");
         update(folder.path(), &[(row("plain-64"), Outcome::Measured(vec![short]))], &machine(), "run")
             .unwrap();
         let missed = fs::read_to_string(&file).unwrap();
@@ -210,7 +248,9 @@ mod tests {
     #[test]
     fn the_document_has_a_place_for_every_table() {
         let text = include_str!("../../../../docs/performance.md");
-        for name in Table::ALL.iter().map(|table| table.name()).chain(["machine", "missed"]) {
+        for name in
+            Table::ALL.iter().map(|table| table.name()).chain(["machine", "missed", "commands", "stages"])
+        {
             assert!(replaced(text, name, "x").is_ok(), "{name}");
         }
     }

@@ -14,6 +14,7 @@ pub fn lines(figure: &Figure) -> Vec<String> {
 }
 
 fn line(figure: &Figure, series: &Series, ratio: Option<Spread>) -> Value {
+    let is_ours = std::ptr::eq(series, &raw const figure.ours);
     let mut line = Map::new();
     line.insert("bench".into(), json!(figure.bench));
     line.insert("peer".into(), json!(series.who));
@@ -31,6 +32,16 @@ fn line(figure: &Figure, series: &Series, ratio: Option<Spread>) -> Value {
     if let Some(ratio) = ratio {
         line.insert("ratio".into(), json!(round(ratio.median)));
         line.insert("ratios".into(), rounded(ratio));
+        if let Some((low, high)) = figure.interval().filter(|_| is_ours) {
+            line.insert("ratio_95".into(), json!([round(low), round(high)]));
+        }
+    }
+    if let Some(trips) = Spread::of(&figure.round_trips) {
+        line.insert("round_trip_ns".into(), rounded(trips));
+    }
+    if let Some([(near, nears), (far, fars)]) = figure.by_distance().filter(|_| is_ours) {
+        line.insert("near".into(), json!({ "pairs": nears, "ratio": round(near) }));
+        line.insert("far".into(), json!({ "pairs": fars, "ratio": round(far) }));
     }
     if !figure.note.is_empty() {
         line.insert("note".into(), json!(figure.note));
@@ -54,13 +65,14 @@ mod tests {
 
     #[test]
     fn a_row_is_a_line_for_each_side_with_the_documented_keys() {
-        let figure = samples::figure();
+        let figure = Figure { round_trips: vec![57.0, 400.0, 61.5], ..samples::figure() };
         let parsed: Vec<Value> =
             lines(&figure).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
         let expected = json!({
             "bench": "plain-64", "peer": "livepath", "frame": 64, "ring": 256, "runs": 3,
             "mpps": { "min": 10.0, "median": 11.0, "max": 12.0 }, "ns_per_packet": 90.909, "ratio": 2.0,
-            "ratios": { "min": 1.5, "median": 2.0, "max": 2.2 },
+            "ratios": { "min": 1.5, "median": 2.0, "max": 2.2 }, "ratio_95": [1.5, 2.2], "round_trip_ns": { "min": 57.0, "median": 61.5, "max": 400.0 },
+            "near": { "pairs": 2, "ratio": 2.1 }, "far": { "pairs": 1, "ratio": 1.5 },
         });
         assert_eq!(parsed[0], expected);
         assert_eq!((&parsed[1]["peer"], &parsed[1]["ratio"]), (&json!("testpmd-io"), &json!(1.0)));

@@ -4,10 +4,12 @@ mod docs;
 mod json;
 mod plot;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
+mod stages;
 mod table;
 
 pub(crate) use docs::replaced;
 pub use docs::update;
 pub use json::lines;
+pub use stages::{Account, update_stages};
 pub use table::table;

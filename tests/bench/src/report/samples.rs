@@ -1,7 +1,7 @@
 use crate::figure::{Figure, Series, Target, Unit};
 
 /// A figure for tests.
-pub(super) fn figure() -> Figure {
+pub(crate) fn figure() -> Figure {
     let series = |who: &str, values: &[f64]| Series { who: who.into(), values: values.into() };
     Figure {
         bench: "plain-64".into(),
@@ -12,5 +12,6 @@ pub(super) fn figure() -> Figure {
         peer: Some(series("testpmd-io", &[5.0, 8.0, 5.0])),
         target: Target::AtLeast(1.6),
         note: String::new(),
+        round_trips: Vec::new(),
     }
 }

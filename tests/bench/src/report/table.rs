@@ -10,7 +10,7 @@ use crate::rows::Row;
 pub fn table(outcomes: &[(Row, Outcome)]) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
-    table.set_header(["row", "measured", "", "against", "", "ratio", "min … max", "target", ""]);
+    table.set_header(["row", "measured", "", "against", "", "ratio", "95 %", "min … max", "target", ""]);
     for (row, outcome) in outcomes {
         match outcome {
             Outcome::Measured(figures) => figures.iter().for_each(|figure| {
@@ -20,6 +20,7 @@ pub fn table(outcomes: &[(Row, Outcome)]) -> String {
                 let first = why.lines().next().unwrap_or_default();
                 table.add_row([
                     row.name,
+                    "",
                     "",
                     "",
                     "",
@@ -41,8 +42,8 @@ pub fn table(outcomes: &[(Row, Outcome)]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Name, ours, unit and who, theirs, who, ratio, its spread, target, verdict.
-fn cells(figure: &Figure) -> [String; 9] {
+/// Name, ours, unit and who, theirs, who, ratio, its interval and spread, target, verdict.
+fn cells(figure: &Figure) -> [String; 10] {
     let ratio = figure.ratio();
     let peer = figure.peer.as_ref();
     [
@@ -52,6 +53,7 @@ fn cells(figure: &Figure) -> [String; 9] {
         peer.map_or_else(String::new, |peer| value(&peer.values)),
         peer.map_or_else(String::new, |peer| format!("{} {}", figure.unit.label(), peer.who)),
         ratio.map_or_else(String::new, |ratio| format!("{:.3}", ratio.median)),
+        figure.interval().map_or_else(String::new, |(low, high)| format!("{low:.3} … {high:.3}")),
         ratio.map_or_else(String::new, |ratio| format!("{:.3} … {:.3}", ratio.min, ratio.max)),
         figure.target.to_string(),
         verdict(figure),
@@ -70,7 +72,14 @@ pub(super) fn verdict(figure: &Figure) -> String {
         Some(false) => "missed",
         None => "",
     };
-    [verdict, &figure.note].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ")
+    let unsure = (figure.is_resolved() == Some(false)).then_some("the target is within the 95 %");
+    let trips = Spread::of(&figure.round_trips);
+    let trips = trips.map(|trips| format!("a line there and back: {:.0} … {:.0} ns", trips.min, trips.max));
+    let split = figure.by_distance().map(|[(near, nears), (far, fars)]| {
+        format!("{near:.2} in {nears} pairs with near cores, {far:.2} in {fars} with far ones")
+    });
+    let parts = [Some(verdict), unsure, Some(figure.note.as_str()), trips.as_deref(), split.as_deref()];
+    parts.into_iter().flatten().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -81,15 +90,16 @@ mod tests {
 
     #[test]
     fn a_row_says_what_was_measured_against_what_and_whether_it_is_enough() {
+        let row = |name: &str| *ROWS.iter().find(|row| row.name == name).unwrap();
         let outcomes = [
-            (ROWS[0], Outcome::Measured(vec![samples::figure()])),
-            (ROWS[2], Outcome::Unavailable("no huge pages\nand more".into())),
+            (row("plain-64"), Outcome::Measured(vec![samples::figure()])),
+            (row("chain-64"), Outcome::Unavailable("no huge pages\nand more".into())),
         ];
         let text = table(&outcomes);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
         let words: Vec<&str> = lines[1].split_ascii_whitespace().collect();
-        let expected = "plain-64 11.00 Mpps livepath 5.00 Mpps testpmd-io 2.000 1.500 … 2.200 ≥ 1.6 reached";
+        let expected = "plain-64 11.00 Mpps livepath 5.00 Mpps testpmd-io 2.000 1.500 … 2.200 1.500 … 2.200 ≥ 1.6 reached; the target is within the 95 %";
         assert_eq!(words.join(" "), expected);
         assert!(lines[2].contains("chain-64") && lines[2].ends_with("unavailable: no huge pages"), "{text}");
     }

@@ -12,7 +12,7 @@ pub(super) const ACCOUNT: &str = "\
 Every frame crosses the forwarder twice and the generator answers it in between, so that the lines of a frame go from core to core four \
 times; what that takes is the *copy* and *inspect* stages of the account below. Besides what plain forward has, the header is written in the private copy \
 in one go and completed for a whole batch before it is sent, all fields at places known in advance, and answers are taken by the verdict \
-cache. The target was set for an Open vSwitch of 1.5 Mpps; the table says what it does here.";
+cache. The target was set for an Open vSwitch slower than it is on this machine; the table says what it does here.";
 /// The same for the rows about liveness.
 pub(super) const ACCOUNT_WATCHED: &str = "\
 A query every millisecond is one frame among thousands, and costs less than the pairs scatter: both sides are the same code with the same \
@@ -28,14 +28,14 @@ pub(super) fn ours_watched(row: &Row, bench: &Bench) -> anyhow::Result<Side> {
 
 pub(super) fn measure(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Result<Vec<Figure>> {
     let peer = ovs::start(bench, ovs::Mode::Nsh, &Traffic::plain(row.frame(), bench.huge_pages));
-    rates(row, effort, settle(peer)?, settle(ours(row, bench))?)
+    rates(row, bench, effort, settle(peer)?, settle(ours(row, bench))?)
 }
 
 /// The same chain with a query every millisecond and with none.
 pub(super) fn watched(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Result<Vec<Figure>> {
     let mut unwatched = settle(start(row, bench, Liveness::Off))?;
     "livepath, liveness off".clone_into(&mut unwatched.name);
-    rates(row, effort, unwatched, settle(ours_watched(row, bench))?)
+    rates(row, bench, effort, unwatched, settle(ours_watched(row, bench))?)
 }
 
 fn start(row: &Row, bench: &Bench, liveness: Liveness) -> anyhow::Result<Side> {

@@ -1,81 +1,155 @@
-//! Ports that are attached and have nothing to do: what they cost.
+//! Ports that are attached and have nothing to do: what they cost. Half of them are service VMs, which are asked whether they are
+//! well, and answer at once, as guests do that sleep until they are called.
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use service_vm::{Outcome, Responder};
 use test_vm::{Options, TestVm};
 
 use super::{Effort, Row};
 use crate::figure::{Figure, Series, Target, Unit};
-use crate::side::livepathd::{self, NAME};
+use crate::side::livepathd::{self, NAME, colons};
 use crate::side::{Bench, Process};
 
-const PORTS: usize = 64;
+const TENANTS: usize = 32;
+const SERVICES: usize = 32;
 /// After attaching, until everything has gone to rest.
-const REST: Duration = Duration::from_secs(1);
+const REST: Duration = Duration::from_secs(2);
+/// Over which the share of a core is an average, each time.
+const TIME: Duration = Duration::from_secs(10);
+/// How often it is measured.
+const TIMES: usize = 3;
 /// The most memory of a port, in MiB.
 const MOST_MEMORY: f64 = 8.0;
 
 /// A daemon with VMs on all its ports.
 struct Idle {
     process: Process,
-    _vms: Vec<TestVm>,
+    _tenants: Vec<TestVm>,
+    services: Services,
     _folder: tempfile::TempDir,
 }
 
 pub(super) fn measure(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Result<Vec<Figure>> {
-    // The share of a core is an average over 40 windows, which are 10 s in full.
-    let time = effort.window * 40;
-    let one = Idle::start(bench, 1)?.memory()?;
-    let idle = Idle::start(bench, PORTS)?;
+    let one = Idle::start(bench, 1, 0)?.memory()?;
+    let idle = Idle::start(bench, TENANTS, SERVICES)?;
     std::thread::sleep(REST);
-    let before = cpu_time(idle.process.id())?;
-    std::thread::sleep(time);
-    let used = cpu_time(idle.process.id())?.saturating_sub(before);
-    let share = 100.0 * used.as_secs_f64() / time.as_secs_f64();
-    let each = (idle.memory()? - one) / (PORTS - 1) as f64;
-    let figure = |name: &str, unit, value, target, note: String| Figure {
+    let times = if effort == Effort::FULL { TIMES } else { 1 };
+    let (mut shares, mut answered) = (Vec::new(), 0);
+    for _ in 0..times {
+        let (used, before) = (cpu_time(idle.process.id())?, idle.services.answered());
+        std::thread::sleep(TIME);
+        let used = cpu_time(idle.process.id())?.saturating_sub(used);
+        shares.push(100.0 * used.as_secs_f64() / TIME.as_secs_f64());
+        answered = idle.services.answered() - before;
+        ensure!(answered >= SERVICES as u64, "the service VMs are not asked");
+    }
+    let each = (idle.memory()? - one) / (TENANTS + SERVICES - 1) as f64;
+    let figure = |name: &str, unit, values, target, note: String| Figure {
         bench: name.to_owned(),
         frame: 0,
         ring: Options::default().ring_size,
         unit,
-        ours: Series { who: NAME.to_owned(), values: vec![value] },
+        ours: Series { who: NAME.to_owned(), values },
         peer: None,
         target,
         note,
+        round_trips: Vec::new(),
     };
+    let probes = answered as f64 / TIME.as_secs_f64();
+    let work = format!(
+        "{TENANTS} tenants, {SERVICES} service VMs that answer {probes:.0} probes a second, {TIME:?}"
+    );
     let note = format!("a daemon of one port: {one:.1} MiB");
     Ok(vec![
-        figure("idle-cpu", Unit::CorePercent, share, row.target, format!("{PORTS} ports, {time:?}")),
-        figure("idle-memory", Unit::Mebibytes, each, Target::ValueAtMost(MOST_MEMORY), note),
+        figure("idle-cpu", Unit::CorePercent, shares, row.target, work),
+        figure("idle-memory", Unit::Mebibytes, vec![each], Target::ValueAtMost(MOST_MEMORY), note),
     ])
 }
 
 impl Idle {
-    fn start(bench: &Bench, ports: usize) -> anyhow::Result<Idle> {
+    fn start(bench: &Bench, tenants: usize, services: usize) -> anyhow::Result<Idle> {
         let folder = tempfile::tempdir()?;
-        let process = livepathd::start_daemon(
-            bench,
-            &[bench.core],
-            &file(folder.path(), bench.core, ports),
-            folder.path(),
-        )?;
+        let text = file(folder.path(), bench.core, tenants, services);
+        let process = livepathd::start_daemon(bench, &[bench.core], &text, folder.path())?;
         let attach = |port| {
             TestVm::attach(
                 &folder.path().join(format!("vm{port}")),
                 Options { mac: mac(port), ..Options::default() },
             )
         };
-        let vms = (0..ports).map(attach).collect::<Result<_, _>>()?;
-        Ok(Idle { process, _vms: vms, _folder: folder })
+        let attached = (0..tenants).map(attach).collect::<Result<_, _>>()?;
+        let services = (tenants..tenants + services).map(attach).collect::<Result<_, _>>()?;
+        Ok(Idle { process, _tenants: attached, services: Services::start(services), _folder: folder })
     }
 
     /// MiB of the daemon's own, once it is at rest.
     fn memory(&self) -> anyhow::Result<f64> {
         std::thread::sleep(REST);
         memory(&self.process.id().to_string())
+    }
+}
+
+/// Service VMs, driven by one thread that sleeps until one of them is called.
+struct Services {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    answered: AtomicU64,
+}
+
+impl Services {
+    fn start(mut vms: Vec<TestVm>) -> Services {
+        let shared = Arc::new(Shared::default());
+        let own = shared.clone();
+        let thread = std::thread::spawn(move || {
+            while !own.stop.load(Ordering::Relaxed) {
+                let answered: usize = vms.iter_mut().map(answer).sum();
+                own.answered.fetch_add(answered as u64, Ordering::Relaxed);
+                let mut fds: Vec<PollFd<'_>> =
+                    vms.iter().map(|vm| PollFd::from_borrowed_fd(vm.call_fd(), PollFlags::IN)).collect();
+                let a_while = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+                let _ = poll(&mut fds, Some(&a_while));
+            }
+        });
+        Services { shared, thread: Some(thread) }
+    }
+
+    fn answered(&self) -> u64 {
+        self.shared.answered.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Services {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Answers what has come, until nothing is there and the VM will be called when something comes; how many frames it was.
+fn answer(vm: &mut TestVm) -> usize {
+    const RESPONDER: Responder = Responder { mac: None, si_decrement: false };
+    let mut answered = 0;
+    let pair = vm.pair(0);
+    loop {
+        pair.rx.disarm();
+        answered +=
+            pair.echo(usize::MAX, |frame| RESPONDER.answer(frame, |_| Outcome::Forward).len_to_send());
+        if !pair.rx.arm() {
+            return answered;
+        }
     }
 }
 
@@ -89,13 +163,18 @@ fn mac(port: usize) -> [u8; 6] {
     [0x52, 0x54, 0, 0, 2, port as u8]
 }
 
-fn file(folder: &Path, core: usize, ports: usize) -> String {
+fn file(folder: &Path, core: usize, tenants: usize, services: usize) -> String {
     let folder = folder.display();
     let mut text = format!("[host]\nid = 1\nname = \"bench\"\ncpus = [{core}]\nadmin = \"{folder}/admin\"\n");
-    for port in 0..ports {
-        let mac = mac(port).map(|byte| format!("{byte:02x}")).join(":");
+    for port in 0..tenants + services {
+        let role = if port < tenants {
+            "role = \"tenant\"".to_owned()
+        } else {
+            format!("role = \"service\"\nuuid = \"00000000-0000-4000-8000-{port:012}\"")
+        };
+        let mac = colons(mac(port));
         text += &format!(
-            "[[port]]\nname = \"vm{port}\"\nrole = \"tenant\"\nsocket = \"{folder}/vm{port}\"\nmac = \"{mac}\"\n"
+            "[[port]]\nname = \"vm{port}\"\n{role}\nsocket = \"{folder}/vm{port}\"\nmac = \"{mac}\"\n"
         );
     }
     text
@@ -131,6 +210,8 @@ fn cpu_time(process: u32) -> anyhow::Result<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vmm_glue::config::Config;
+    use vmm_glue::daemon::Daemon;
 
     #[test]
     fn memory_is_counted_without_the_guests() {
@@ -145,6 +226,24 @@ Rss:                 100 kB
 VmFlags: rd wr mr
 ";
         assert_eq!(own_memory(smaps), 612);
+    }
+
+    /// In this process, with the daemon's file.
+    #[test]
+    fn service_vms_answer_probes_while_they_sleep() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::parse(&file(folder.path(), 0, 1, 2), Path::new("bench.toml")).unwrap();
+        let _daemon = Daemon::start(config).unwrap();
+        let attach = |port| {
+            let options = Options { mac: mac(port), ..Options::default() };
+            TestVm::attach(&folder.path().join(format!("vm{port}")), options).unwrap()
+        };
+        let services = Services::start((1..3).map(attach).collect());
+        let begin = std::time::Instant::now();
+        while services.answered() < 20 {
+            assert!(begin.elapsed() < Duration::from_secs(60), "{} answers", services.answered());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::pairs::until_whole;
+use anyhow::Context as _;
+
+use super::pairs::{again, alternate, until_whole};
 use super::{Effort, Row, plain, settle};
 use crate::figure::{Figure, Series, Target, Unit};
-use crate::line::Traffic;
+use crate::line::{Latencies, Traffic};
 use crate::progress::Progress;
 use crate::side::{Bench, Side, testpmd};
 
@@ -13,12 +15,26 @@ use crate::side::{Bench, Side, testpmd};
 const PAUSE: Duration = Duration::from_micros(10);
 /// So far apart that the worker sleeps before each.
 const LONG_PAUSE: Duration = Duration::from_millis(5);
+/// So many windows are one where frames are so far apart.
+const LONG_WINDOW: u32 = 4;
 
 /// Half of a side's frames and 99 of 100 took no longer, in microseconds, window by window.
 #[derive(Default)]
 struct Quantiles {
     p50: Vec<f64>,
     p99: Vec<f64>,
+    void: usize,
+}
+
+impl Quantiles {
+    fn add(&mut self, latencies: &Latencies) {
+        self.p50.push(micros(latencies, 0.5));
+        self.p99.push(micros(latencies, 0.99));
+    }
+}
+
+fn micros(latencies: &Latencies, quantile: f64) -> f64 {
+    latencies.value_at_quantile(quantile) as f64 / 1e3
 }
 
 /// Where the time goes, and what was tried.
@@ -31,12 +47,16 @@ pub(super) fn measure(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Resul
     let mut ours = settle(plain::ours(row, bench))?;
     let (mut our_quantiles, mut their_quantiles) = (Quantiles::default(), Quantiles::default());
     let mut progress = Progress::new(row.name, effort.pairs);
-    let mut void = 0;
+    let one = |side: &mut Side, quantiles: &mut Quantiles| {
+        let latencies = take(side, effort.window, PAUSE, &mut quantiles.void)?;
+        quantiles.add(&latencies);
+        Ok(())
+    };
     for pair in 0..effort.pairs {
-        take(&mut ours, &mut our_quantiles, effort.window, PAUSE, &mut void)?;
-        take(&mut theirs, &mut their_quantiles, effort.window, PAUSE, &mut void)?;
+        alternate(pair, || one(&mut ours, &mut our_quantiles), || one(&mut theirs, &mut their_quantiles))?;
         progress.show(pair + 1, &format!("{:.2} µs", our_quantiles.p50[pair]));
     }
+    let note = again(our_quantiles.void + their_quantiles.void).unwrap_or_default();
     let figure = |name: &str, target, values: [Vec<f64>; 2]| {
         let [our_values, their_values] = values;
         Figure {
@@ -47,7 +67,8 @@ pub(super) fn measure(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Resul
             ours: Series { who: ours.name.clone(), values: our_values },
             peer: Some(Series { who: theirs.name.clone(), values: their_values }),
             target,
-            note: String::new(),
+            note: note.clone(),
+            round_trips: Vec::new(),
         }
     };
     Ok(vec![
@@ -59,42 +80,39 @@ pub(super) fn measure(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Resul
 /// The same for frames that each have to wake the worker; nothing that only polls can be compared with it.
 pub(super) fn asleep(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Result<Vec<Figure>> {
     let mut ours = settle(plain::ours(row, bench))?;
-    let mut quantiles = Quantiles::default();
+    // All windows are one: there are too few frames in each to say how long one of a hundred takes.
+    let mut all: Option<Latencies> = None;
     let mut progress = Progress::new(row.name, effort.pairs);
     let mut void = 0;
     for window in 0..effort.pairs {
-        take(&mut ours, &mut quantiles, effort.window, LONG_PAUSE, &mut void)?;
-        progress.show(window + 1, &format!("{:.2} µs", quantiles.p50[window]));
+        let latencies = take(&mut ours, effort.window * LONG_WINDOW, LONG_PAUSE, &mut void)?;
+        progress.show(window + 1, &format!("{:.2} µs", micros(&latencies, 0.5)));
+        match &mut all {
+            Some(all) => all.add(&latencies)?,
+            None => all = Some(latencies),
+        }
     }
-    let figure = |name: &str, values| Figure {
+    let all = all.context("nothing was measured")?;
+    let frames = format!("of {} frames", all.len());
+    let note = [frames].into_iter().chain(again(void)).collect::<Vec<_>>().join("; ");
+    let figure = |name: &str, quantile| Figure {
         bench: name.to_owned(),
         frame: row.frame(),
         ring: ours.line.ring(),
         unit: Unit::Micros,
-        ours: Series { who: ours.name.clone(), values },
+        ours: Series { who: ours.name.clone(), values: vec![micros(&all, quantile)] },
         peer: None,
         target: row.target,
-        note: String::new(),
+        note: note.clone(),
+        round_trips: Vec::new(),
     };
-    Ok(vec![figure("wake-p50", quantiles.p50), figure("wake-p99", quantiles.p99)])
+    Ok(vec![figure("wake-p50", 0.5), figure("wake-p99", 0.99)])
 }
 
-fn take(
-    side: &mut Side,
-    quantiles: &mut Quantiles,
-    window: Duration,
-    pause: Duration,
-    void: &mut usize,
-) -> anyhow::Result<()> {
+/// One window of a side that stands still before and after.
+fn take(side: &mut Side, window: Duration, pause: Duration, void: &mut usize) -> anyhow::Result<Latencies> {
     side.go_on()?;
-    let mut p99 = 0.0;
-    let p50 = until_whole(side, void, |line| {
-        let latencies = line.latencies(window, pause)?;
-        p99 = latencies.value_at_quantile(0.99) as f64 / 1e3;
-        Ok(latencies.value_at_quantile(0.5) as f64 / 1e3)
-    });
+    let latencies = until_whole(side, void, |line| line.latencies(window, pause))?;
     side.halt()?;
-    quantiles.p50.push(p50?);
-    quantiles.p99.push(p99);
-    Ok(())
+    Ok(latencies)
 }

@@ -19,10 +19,11 @@ const SERVICES: usize = 3;
 
 /// Where the time goes, and what was tried.
 pub(super) const ACCOUNT: &str = "\
-A super-frame is copied four times, and beside that the forwarder does next to nothing: `offload-bound` is what four bare copies by the C library over as much memory reach on these two \
-cores; `offload-of-bound` is how near the row comes to that, or how much our copies are better. The faster 1500-byte frames get, the less is left to gain on them. Copies of 64 KiB run at the rate of the shared cache, and 1500-byte frames, which stay in \
-the private ones, do not. Non-temporal stores made the copies half as fast again when the receiver's buffer was cold, and 40 % slower when it was warm; they were dropped. \
-Rings of 32 entries in place of 256 keep 10 MB rather than 80 MB in use.";
+A super-frame is copied once more often than it passes services, and beside that the forwarder does next to nothing: `offload-bound` is what so many bare copies \
+over as much memory reach on these two cores, and `offload-of-bound` how near the row comes to that. The faster 1500-byte frames get, \
+the less is left to gain on them. Copies of 64 KiB run at the rate of the shared cache, and 1500-byte frames, which stay in \
+the private ones, do not. Non-temporal stores were tried: faster when the receiver's buffer is cold, slower when it is warm, as it is with a guest that \
+reads what it gets. Rings of 32 entries keep an eighth of the memory in use that those of 256 would.";
 
 pub(super) fn ours(_: &Row, bench: &Bench) -> anyhow::Result<Side> {
     let plan = Plan { offload: true, ..Plan::chain(SERVICES) };
@@ -35,21 +36,22 @@ pub(super) fn measure(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Resul
     let mut ours = settle(ours(row, bench))?;
     let short = Traffic::plain(FRAME, bench.huge_pages);
     let mut theirs = settle(livepathd::start(bench, &Plan::chain(SERVICES), &short))?;
-    let gigabytes = |window: Window, frame: usize| window.mpps() * frame as f64 / 1e3;
+    let gigabytes = |window: &Window, frame: usize| window.mpps() * frame as f64 / 1e3;
     let mut bound = Bound::new(bench, Load { frame: SUPER_FRAME, copies: SERVICES + 1, ring: RING })?;
     let mut bounds = Vec::new();
     let pairs = pairs::measure(
         row.name,
+        bench,
         (&mut ours, &mut theirs),
         effort,
-        |line, time| line.window(time).map(|window| gigabytes(window, line.frame())),
+        |window, line| gigabytes(window, line.frame()),
         || {
-            bounds.push(gigabytes(bound.measure(bench.core, effort.window)?, SUPER_FRAME));
+            bounds.push(gigabytes(&bound.measure(bench.core, effort.window)?, SUPER_FRAME));
             Ok(())
         },
     )?;
-    let note = pairs.note(&ours.line, &theirs.line);
-    let theirs = Series { who: format!("{NAME}, {FRAME} B"), values: pairs.theirs };
+    let note = pairs.note(&ours, &theirs);
+    let theirs = Series { who: format!("{NAME}, {FRAME} B"), values: pairs.theirs.values };
     let figure = |name: &str, series: Series, peer: &Series, target, note| Figure {
         bench: name.to_owned(),
         frame: SUPER_FRAME,
@@ -59,9 +61,10 @@ pub(super) fn measure(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Resul
         peer: Some(peer.clone()),
         target,
         note,
+        round_trips: pairs.trips.clone(),
     };
     let bound = Series { who: format!("{} copies and a counter", SERVICES + 1), values: bounds };
-    let ours = Series { who: ours.name, values: pairs.ours };
+    let ours = Series { who: ours.name, values: pairs.ours.values };
     Ok(vec![
         figure(row.name, ours.clone(), &theirs, row.target, note),
         figure(
@@ -69,7 +72,7 @@ pub(super) fn measure(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Resul
             bound.clone(),
             &theirs,
             Target::Reported,
-            "what four bare copies reach".into(),
+            format!("what {} bare copies reach", SERVICES + 1),
         ),
         figure("offload-of-bound", ours, &bound, Target::Reported, String::new()),
     ])

@@ -32,8 +32,8 @@ const HOPS: u16 = 3;
 const CHAINS: u32 = 100;
 const PATHS: u32 = 16_000;
 const POLICIES: u32 = 10_000;
-/// Flows, which the paths of one chain share.
-const FLOWS: u32 = 4096;
+/// Flows that are pinned, to the paths of one chain.
+const FLOWS: u32 = 1 << 20;
 /// Between two bursts.
 const PAUSE: Duration = Duration::from_micros(200);
 /// Between two replacements.
@@ -43,7 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Where the time goes, and what was tried.
 pub(super) const ACCOUNT: &str = "\
 Checking 32 000 SPIs for doubles, their index, the lists of paths by service, 10 000 policies and the state of every path are some milliseconds of one core; the worker waits for none of it. \
-Tables are indexed by number and hashed without a secret, and memory is taken in few pieces. What did not change is not shared between tables yet.";
+Tables are indexed by number and hashed without a secret, and memory is taken in few pieces. What did not change is not shared between tables yet. \
+Nothing is done for a flow before its next frame.";
 
 pub(super) fn measure(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Result<Vec<Figure>> {
     let generations = [intent(1, PATHS, POLICIES), intent(2, PATHS, POLICIES)];
@@ -51,12 +52,19 @@ pub(super) fn measure(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Resul
     let traffic = Traffic { flows: FLOWS, ..Traffic::plain(row.frame(), bench.huge_pages) };
     let mut bed = Bed::new(folder.path(), bench.core, &traffic)?;
     bed.line.settle(PATIENCE)?;
+    bed.line.pass(2 * u64::from(FLOWS), PATIENCE)?;
     let before = memory("self")?;
     let run = bed.swap(&generations, effort.pairs)?;
     let weight = memory("self")? - before;
     let longest = run.took.iter().copied().fold(0.0, f64::max);
+    let late = run
+        .took
+        .iter()
+        .filter(|took| matches!(row.target, Target::ValueAtMost(most) if **took > most))
+        .count();
     let note = format!(
-        "at most {longest:.1} ms in {} times; of {} frames meanwhile none lost or out of order",
+        "{longest:.1} ms at most, in {late} of {} times more than wanted; 2^20 flows pinned; of {} frames meanwhile none lost \
+         or out of order",
         run.took.len(),
         run.frames
     );
@@ -69,6 +77,7 @@ pub(super) fn measure(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Resul
         peer: None,
         target,
         note,
+        round_trips: Vec::new(),
     };
     let kept =
         "the tables in force, the paths before them that still carry frames, and what a swap needs".into();
@@ -116,7 +125,11 @@ impl Bed {
             sink: ports[1].socket.clone(),
         };
         let (sender, events) = events()?;
-        let spec = HostSpec { cpus: vec![core], ..HostSpec::new(1) };
+        let spec = HostSpec {
+            cpus: vec![core],
+            flows: HostSpec::FLOWS.max(traffic.flows as usize),
+            ..HostSpec::new(1)
+        };
         let host = Host::start(&spec, ports, &intent(0, CHAINS, 1), sender)?;
         let line = Line::attach(&sockets, traffic).context("the host does not take its line")?;
         Ok(Bed { line, host, _events: events })

@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tempfile::TempDir;
 
+use super::pairs::{again, alternate};
 use super::{Effort, Row};
 use crate::figure::{Figure, Series, Unit};
 use crate::line::{Line, Sockets, Traffic};
@@ -25,6 +26,8 @@ const ATTEMPTS: usize = 10;
 struct Pair {
     lines: Vec<Line>,
     process: Process,
+    /// Windows that were measured again.
+    void: usize,
     _folder: TempDir,
 }
 
@@ -41,8 +44,11 @@ pub(super) fn measure(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Resul
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let mut progress = Progress::new(row.name, effort.pairs);
     for pair in 0..effort.pairs {
-        ours.push(two.mpps([third, fourth], effort.window)?);
-        theirs.push(one.mpps([third, fourth], effort.window)?);
+        let cores = [third, fourth];
+        let (both, alone) =
+            alternate(pair, || two.mpps(cores, effort.window), || one.mpps(cores, effort.window))?;
+        ours.push(both);
+        theirs.push(alone);
         progress.show(pair + 1, &format!("{:.3}", ours[pair] / theirs[pair]));
     }
     Ok(vec![Figure {
@@ -53,7 +59,8 @@ pub(super) fn measure(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Resul
         ours: Series { who: format!("{NAME}, two workers"), values: ours },
         peer: Some(Series { who: format!("{NAME}, one worker"), values: theirs }),
         target: row.target,
-        note: String::new(),
+        note: again(two.void + one.void).unwrap_or_default(),
+        round_trips: Vec::new(),
     }])
 }
 
@@ -64,13 +71,19 @@ impl Pair {
         process.prefer();
         let attach = |line| Line::attach(&sockets(folder.path(), line), &Traffic { line, ..*traffic });
         let lines = LINES.into_iter().map(attach).collect::<anyhow::Result<_>>()?;
-        Ok(Pair { lines, process, _folder: folder })
+        Ok(Pair { lines, process, void: 0, _folder: folder })
     }
 
     /// Both lines at once, their rates added up.
     fn mpps(&mut self, generators: [usize; 2], window: Duration) -> anyhow::Result<f64> {
         self.process.go_on()?;
-        let rate = (0..ATTEMPTS).find_map(|_| rates(&mut self.lines, generators, window).ok());
+        let mut void = 0;
+        let rate = (0..ATTEMPTS).find_map(|_| {
+            let rate = rates(&mut self.lines, generators, window).ok();
+            void += usize::from(rate.is_none());
+            rate
+        });
+        self.void += void;
         self.process.halt()?;
         rate.with_context(|| format!("{ATTEMPTS} windows in a row were void\n{}", self.process.last_words()))
     }

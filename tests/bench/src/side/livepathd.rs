@@ -1,6 +1,8 @@
 //! Ours: a `livepathd` process with a file made for the row.
 
 use std::fmt::Write as _;
+use std::io::{self, Read as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
@@ -51,12 +53,21 @@ pub struct Plan {
     pub flows: Option<u32>,
     /// The service VMs understand offloads.
     pub offload: bool,
+    /// Where it serves metrics.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Plan {
     /// Two tenants and nothing between them.
-    pub const PLAIN: Plan =
-        Plan { services: 0, liveness: Liveness::Default, paths: 1, policies: 1, flows: None, offload: false };
+    pub const PLAIN: Plan = Plan {
+        services: 0,
+        liveness: Liveness::Default,
+        paths: 1,
+        policies: 1,
+        flows: None,
+        offload: false,
+        metrics: None,
+    };
 
     /// A chain of that many service VMs.
     pub const fn chain(services: usize) -> Plan {
@@ -74,6 +85,9 @@ impl Plan {
         writeln!(text, "[host]\nid = 1\nname = \"bench\"\ncpus = [{core}]\nadmin = \"{folder}/admin\"")?;
         if let Some(flows) = self.flows {
             writeln!(text, "flows = {flows}")?;
+        }
+        if let Some(metrics) = self.metrics {
+            writeln!(text, "metrics = \"{metrics}\"")?;
         }
         for (name, mac) in [("source", Line::source_mac(0)), ("sink", Line::sink_mac(0))] {
             let mac = colons(mac);
@@ -132,6 +146,23 @@ impl Plan {
             sink: socket("sink"),
         }
     }
+}
+
+/// The sum of a counter over all its labels, as a daemon serves it.
+///
+/// # Errors
+/// It does not answer, or has no such counter.
+pub fn counter(metrics: SocketAddr, name: &str) -> anyhow::Result<u64> {
+    let mut stream = TcpStream::connect(metrics).context("no metrics")?;
+    io::Write::write_all(
+        &mut stream,
+        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    )?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    values.reduce(|sum, value| sum + value).with_context(|| format!("no metric {name}"))
 }
 
 /// An address as files have it.

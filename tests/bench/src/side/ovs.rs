@@ -72,38 +72,73 @@ pub(crate) fn start_database(bench: &Bench, folder: &Path) -> anyhow::Result<Pro
     Ok(server)
 }
 
+fn settings(mask: &str) -> [String; 5] {
+    let settings = [
+        ("dpdk-init", "true"),
+        ("dpdk-extra", "--in-memory --no-pci"),
+        ("dpdk-socket-mem", "384"),
+        ("dpdk-lcore-mask", mask),
+        ("pmd-cpu-mask", mask),
+    ];
+    settings.map(|(key, value)| format!("other_config:{key}=\"{value}\""))
+}
+
+/// How it is set up, for people.
+pub fn commands() -> String {
+    let mut text = format!("ovs-vsctl set Open_vSwitch . {}\n", settings("MASK").join(" "));
+    text += &format!("ovs-vsctl {}\n", BRIDGE.join(" "));
+    for (name, number) in PORTS {
+        text += &format!("ovs-vsctl {}\n", port(name, &request(number)).join(" "));
+    }
+    for mode in [Mode::L2, Mode::Nsh] {
+        let flows = mode.flows().iter();
+        text.extend(
+            flows.map(|flow| format!("ovs-ofctl -OOpenFlow13 add-flow br0 '{flow}'    # {}\n", mode.name())),
+        );
+    }
+    text
+}
+
 /// The datapath thread and all others on the forwarder's core.
 fn configure(bench: &Bench, folder: &Path) -> anyhow::Result<()> {
-    let mask = format!("0x{:x}", 1_u64 << bench.core);
-    let settings = [
-        "dpdk-init=true".to_owned(),
-        "dpdk-extra=--in-memory --no-pci".to_owned(),
-        "dpdk-socket-mem=384".to_owned(),
-        format!("dpdk-lcore-mask={mask}"),
-        format!("pmd-cpu-mask={mask}"),
-    ];
     run(folder, "ovs-vsctl", &["--no-wait", "init"])?;
-    for setting in settings {
-        let (key, value) = setting.split_once('=').unwrap_or_default();
-        let column = format!("other_config:{key}=\"{value}\"");
-        run(folder, "ovs-vsctl", &["--no-wait", "set", "Open_vSwitch", ".", &column])?;
+    for setting in settings(&format!("0x{:x}", 1_u64 << bench.core)) {
+        run(folder, "ovs-vsctl", &["--no-wait", "set", "Open_vSwitch", ".", &setting])?;
     }
     Ok(())
 }
 
+const BRIDGE: [&str; 8] =
+    ["add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev", "fail-mode=secure"];
+const PORTS: [(&str, &str); 3] = [("source", "1"), ("sink", "2"), ("service", "3")];
+
+fn request(number: &str) -> String {
+    format!("ofport_request={number}")
+}
+
+fn port<'a>(name: &'a str, request: &'a str) -> [&'a str; 10] {
+    [
+        "add-port",
+        "br0",
+        name,
+        "--",
+        "set",
+        "Interface",
+        name,
+        "type=dpdkvhostuser",
+        "mtu_request=2000",
+        request,
+    ]
+}
+
 fn add_bridge(mode: Mode, folder: &Path, switch: Option<&mut Process>) -> anyhow::Result<()> {
     let vsctl = |arguments: &[&str]| run(folder, "ovs-vsctl", &[&["--timeout=20"], arguments].concat());
-    let bridge = ["add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev", "fail-mode=secure"];
-    vsctl(&bridge)?;
-    for (name, number) in [("source", "1"), ("sink", "2"), ("service", "3")] {
-        let request = format!("ofport_request={number}");
-        let port = ["add-port", "br0", name, "--", "set", "Interface", name, "type=dpdkvhostuser"];
-        vsctl(&[&port[..], &["mtu_request=2000", &request]].concat())?;
+    vsctl(&BRIDGE)?;
+    for (name, number) in PORTS {
+        vsctl(&port(name, &request(number)))?;
     }
     if let Some(switch) = switch {
-        switch.until("listening", || {
-            ["source", "sink", "service"].iter().all(|name| folder.join(name).exists())
-        })?;
+        switch.until("listening", || PORTS.iter().all(|(name, _)| folder.join(name).exists()))?;
     }
     run(folder, "ovs-ofctl", &["del-flows", "br0"])?;
     mode.flows()

@@ -14,12 +14,13 @@ use super::exposition::{Exposition, Form};
 use super::site::{self, CHAIN, Site};
 
 /// Name, type, unit and labels, as promised to dashboards and alerts.
-pub(crate) const PROMISED: [(&str, &str, &str, &[&str]); 21] = [
+pub(crate) const PROMISED: [(&str, &str, &str, &[&str]); 22] = [
     ("livepath_chain_policy_active", "gauge", "", &["chain", "policy"]),
     ("livepath_chain_policy_packets", "counter", "", &["chain", "policy"]),
     ("livepath_failover_reflected", "counter", "", &[]),
     ("livepath_failover_replayed", "counter", "", &[]),
     ("livepath_failover_salvaged", "counter", "", &[]),
+    ("livepath_flows_displaced", "counter", "", &["worker"]),
     ("livepath_liveness_misses", "counter", "", &["service"]),
     ("livepath_liveness_queries", "counter", "", &["kind", "service"]),
     ("livepath_liveness_rejected", "counter", "", &["reason", "service"]),

@@ -60,9 +60,20 @@ impl Geometry {
 
     fn new(options: &Options, shape: crate::ChainShape, buffer_len: u32) -> Geometry {
         let Options { indirect, scattered, ring_size, .. } = *options;
-        let lines = (buffer_len as usize).div_ceil(64) | 1;
         let pieces = if indirect { 1 } else { shape.max_pieces() };
-        Geometry { shape, indirect, buffer_len, stride: lines * 64, scattered, slots: ring_size / pieces }
+        Geometry {
+            shape,
+            indirect,
+            buffer_len,
+            stride: Geometry::stride(buffer_len as usize),
+            scattered,
+            slots: ring_size / pieces,
+        }
+    }
+
+    /// Bytes from one buffer of that length to the next.
+    pub(crate) fn stride(len: usize) -> usize {
+        (len.div_ceil(64) | 1) * 64
     }
 
     /// Bytes of guest memory that buffers and tables take.
@@ -81,7 +92,7 @@ impl Geometry {
 }
 
 /// Puts them in no order, the same every time.
-fn scatter<T>(places: &mut [T]) {
+pub(crate) fn scatter<T>(places: &mut [T]) {
     // The multiplier and increment of Knuth's MMIX, whose upper bits are the better ones.
     let mut state = 1_u64;
     for last in (1..places.len()).rev() {

@@ -68,6 +68,8 @@ impl Spans {
         let leaf = self.firsts.partition_point(|first| *first <= dst).checked_sub(1)?;
         let up = |node: &usize| Some(node / 2).filter(|node| *node > 0);
         let nodes = std::iter::successors(Some(leaf.saturating_add(self.firsts.len())), up);
+        #[cfg(test)]
+        let nodes = nodes.inspect(|_| super::tests::NODES.set(super::tests::NODES.get() + 1));
         nodes.filter_map(|node| self.in_node(node, src)).min()
     }
 

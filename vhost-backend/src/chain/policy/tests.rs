@@ -1,5 +1,6 @@
 //! What the policy table finds is what a walk over all policies finds.
 
+use std::cell::Cell;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::collection::vec;
@@ -10,6 +11,12 @@ use super::*;
 use crate::chain::samples::policy;
 use crate::chain::{PortRange, Prefix};
 use crate::frame::{Layer4, Protocol, VlanId};
+
+thread_local! {
+    /// Leaves that look-ups on this thread have looked into, and nodes of trees in them.
+    pub(super) static LEAVES: Cell<usize> = const { Cell::new(0) };
+    pub(super) static NODES: Cell<usize> = const { Cell::new(0) };
+}
 
 /// The table and, by rank, the place of each policy in the list.
 fn table(specs: &[PolicySpec]) -> (PolicyTable, Vec<usize>) {
@@ -86,11 +93,17 @@ fn ten_thousand_policies_are_told_apart() {
             .map(|i| policy("c", i, None, shape(i, host(0x0A00_0000, i), host(0x0B00_0000, i))))
             .collect();
         let (table, _) = table(&specs);
+        // One shape has two source prefixes around each even source: its own and none.
+        let (most, height) = (if number == 2 { 2 } else { 1 }, 16);
         for i in 0..10_000_u32 {
+            LEAVES.set(0);
+            NODES.set(0);
             let [.., a, b] = i.to_be_bytes();
             let packet = udp([10, 0, a, b], [11, 0, a, b], i as u16 * 6 + (i % 6) as u16);
             let found = table.find(PortId::new(1), true, &packet);
             assert_eq!(found.map(|(ix, _)| ix.index()), Some(i as usize), "shape {number}");
+            assert!(LEAVES.get() <= most, "shape {number}: {} leaves for one packet", LEAVES.get());
+            assert!(NODES.get() <= most * height, "shape {number}: {} nodes for one packet", NODES.get());
         }
         assert_eq!(table.find(PortId::new(1), true, &udp([1; 4], [2; 4], 65_000)), None);
     }
