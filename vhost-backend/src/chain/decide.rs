@@ -6,7 +6,7 @@ use super::flow::Tuple;
 use super::path::{Hop, Path};
 use super::spec::{OnFailure, Role};
 use super::steer::{Way, steer};
-use super::{ChainIx, DropReason, PathIx, PortId, Snapshot, Steering, Verdict};
+use super::{ChainIx, DropReason, PathIx, PortId, Slot, Snapshot, Steering, Verdict};
 use crate::frame::{Content, FlowHash, Frame, Mac};
 use crate::liveness::Timestamp;
 
@@ -19,6 +19,8 @@ pub struct Arrival<'a> {
     pub frame: &'a Frame,
     /// Of its flow; of no meaning when it has none.
     pub hash: FlowHash,
+    /// Where the flow's record may be; see [`Steering::expect_record`].
+    pub likely: Option<Slot>,
     /// When.
     pub now: Timestamp,
 }
@@ -27,7 +29,7 @@ impl<'a> Arrival<'a> {
     /// The arrival of a frame whose flow has not been hashed yet.
     pub fn new(from: PortId, frame: &'a Frame, steering: &Steering<'_>, now: Timestamp) -> Arrival<'a> {
         let hash = frame.flow().map(|key| steering.hash(key)).unwrap_or_default();
-        Arrival { from, frame, hash, now }
+        Arrival { from, frame, hash, likely: None, now }
     }
 }
 
@@ -74,7 +76,7 @@ impl Decision {
 /// Verdicts: `Push`, `Deliver`, `Flood`, `Drop`.
 #[inline]
 pub fn classify(snapshot: &Snapshot, steering: &mut Steering<'_>, arrival: &Arrival<'_>) -> Decision {
-    let Arrival { from, frame, hash, now } = *arrival;
+    let Arrival { from, frame, hash, likely, now } = *arrival;
     if let Some(reason) = refused(snapshot, from, frame) {
         return Decision::once(Verdict::Drop(reason));
     }
@@ -89,7 +91,7 @@ pub fn classify(snapshot: &Snapshot, steering: &mut Steering<'_>, arrival: &Arri
         return Decision::once(plain);
     };
     let configured = snapshot.mac(from) == Some(frame.src) && station.is_some_and(|to| to.configured);
-    match steer(snapshot, steering, &Tuple { key, from, to }, hash, datagram, now) {
+    match steer(snapshot, steering, &Tuple { key, from, to }, (hash, likely), datagram, now) {
         Way::Plain { lasting } => Decision { verdict: plain, lasting: lasting && configured },
         Way::Path { path, lasting } => {
             let first = first_hop(snapshot, path);

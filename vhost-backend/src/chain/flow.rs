@@ -13,6 +13,7 @@
 //! reverse. A flow is known by its 5-tuple, its VLAN *and* the two ports it runs between, so that a tenant that
 //! forges another's addresses gets a record of its own and cannot steer or pin anybody else's packets.
 
+use std::hint::select_unpredictable;
 use std::time::Duration;
 
 use nsh::Spi;
@@ -69,7 +70,25 @@ pub(super) enum Choice {
 
 /// A record's place. Valid until the next flow is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slot(usize);
+pub struct Slot(u32);
+
+impl Slot {
+    #[inline]
+    fn new(bucket: usize, way: usize) -> Slot {
+        Slot(bucket.saturating_mul(WAYS).saturating_add(way) as u32)
+    }
+
+    #[inline]
+    const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The bucket and the way of it.
+    #[inline]
+    const fn place(self) -> (usize, usize) {
+        (self.index() / WAYS, self.index() % WAYS)
+    }
+}
 
 /// A flow's record: a cache line.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +111,9 @@ const NO_PORT: u16 = u16::MAX;
 const NO_CHAIN: u16 = u16::MAX;
 const NO_PATH: u32 = u32::MAX;
 
+/// Aligned, so that none reaches into a second cache line.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(16))]
 struct Bucket {
     /// A byte of the hash per record; 0: free.
     tags: [u8; WAYS],
@@ -118,7 +139,7 @@ impl FlowTable {
         let buckets = flows.saturating_add(flows / 8).div_ceil(WAYS).max(2);
         let ticks = u32::try_from(idle.as_nanos() >> TICK_SHIFT).unwrap_or(u32::MAX).max(1);
         FlowTable {
-            buckets: vec![Bucket::default(); buckets].into(),
+            buckets: on_huge_pages(Bucket::default(), buckets),
             records: on_huge_pages(Record::FREE, buckets.saturating_mul(WAYS)),
             occupied: 0,
             idle_ticks: ticks,
@@ -140,59 +161,67 @@ impl FlowTable {
         self.occupied == 0
     }
 
-    /// The flow's record and which direction of it this packet is. The flow counts as used.
+    /// The flow's record and which direction of it this packet is. The flow counts as used. `likely`: what
+    /// [`expect_record`](FlowTable::expect_record) gave; it is only where to look first.
     #[inline]
     pub(super) fn find(
         &mut self,
         hash: FlowHash,
+        likely: Option<Slot>,
         tuple: &Tuple,
         now: Timestamp,
     ) -> Option<(Slot, Direction)> {
-        let reversed = tuple.key.reversed();
-        let tag = tag(hash);
-        for bucket_ix in self.places(hash) {
-            let bucket = self.buckets.get_mut(bucket_ix)?;
-            for way in bucket.tagged(tag) {
-                let index = bucket_ix.saturating_mul(WAYS).saturating_add(way);
-                let record = self.records.get_mut(index)?;
-                let Some(direction) = record.direction(tuple, &reversed) else { continue };
-                let tick = tick(now);
-                if tick.saturating_sub(record.used) > self.idle_ticks {
-                    bucket.empty(way);
-                    self.occupied = self.occupied.saturating_sub(1);
-                    return None;
-                }
-                if record.used != tick {
-                    record.used = tick;
-                }
-                let mark = 1_u8.wrapping_shl(way as u32);
-                if bucket.marks & mark == 0 {
-                    bucket.marks |= mark;
-                }
-                return Some((Slot(index), direction));
-            }
+        let guess = likely.and_then(|slot| Some((slot, self.direction(slot, hash, tuple)?)));
+        let (slot, direction) = guess.or_else(|| self.search(hash, tuple))?;
+        let (bucket, way) = slot.place();
+        let bucket = self.buckets.get_mut(bucket)?;
+        let record = self.records.get_mut(slot.index())?;
+        let tick = tick(now);
+        if tick.saturating_sub(record.used) > self.idle_ticks {
+            bucket.empty(way);
+            self.occupied = self.occupied.saturating_sub(1);
+            return None;
         }
-        None
+        if record.used != tick {
+            record.used = tick;
+        }
+        let mark = 1_u8.wrapping_shl(way as u32);
+        if bucket.marks & mark == 0 {
+            bucket.marks |= mark;
+        }
+        Some((slot, direction))
     }
 
     /// The same without counting as use, for those who only want to know.
     pub(super) fn look(&self, hash: FlowHash, tuple: &Tuple, now: Timestamp) -> Option<(Slot, Direction)> {
-        let (reversed, tag) = (tuple.key.reversed(), tag(hash));
-        self.places(hash).into_iter().find_map(|bucket_ix| {
-            self.buckets.get(bucket_ix)?.tagged(tag).find_map(|way| {
-                let index = bucket_ix.saturating_mul(WAYS).saturating_add(way);
-                let record = self.records.get(index)?;
-                let direction = record.direction(tuple, &reversed)?;
-                let idle = tick(now).saturating_sub(record.used);
-                (idle <= self.idle_ticks).then_some((Slot(index), direction))
-            })
+        let (slot, direction) = self.search(hash, tuple)?;
+        let idle = tick(now).saturating_sub(self.records.get(slot.index())?.used);
+        (idle <= self.idle_ticks).then_some((slot, direction))
+    }
+
+    /// The flow's record, idle or not, looked for in both buckets.
+    #[inline(never)]
+    fn search(&self, hash: FlowHash, tuple: &Tuple) -> Option<(Slot, Direction)> {
+        self.places(hash).into_iter().find_map(|bucket| {
+            let ways = self.buckets.get(bucket)?.tagged(tag(hash));
+            ways.map(|way| Slot::new(bucket, way))
+                .find_map(|slot| Some((slot, self.direction(slot, hash, tuple)?)))
         })
+    }
+
+    /// Which direction of the flow in this slot the packet is; `None` if it is of another flow.
+    #[inline]
+    fn direction(&self, slot: Slot, hash: FlowHash, tuple: &Tuple) -> Option<Direction> {
+        let (bucket, way) = slot.place();
+        // What was given up as idle still has its key.
+        let held = self.buckets.get(bucket)?.tags.get(way) == Some(&tag(hash));
+        if held { self.records.get(slot.index())?.direction(tuple) } else { None }
     }
 
     /// Asks the cache for the buckets of a flow that will be looked for soon. A table that fits into the cache is left
     /// alone.
     #[inline]
-    pub(super) fn prefetch_buckets(&self, hash: FlowHash) {
+    pub(super) fn expect_buckets(&self, hash: FlowHash) {
         if self.occupied > CACHED {
             for bucket in self.places(hash).into_iter().filter_map(|ix| self.buckets.get(ix)) {
                 prefetch(bucket);
@@ -200,43 +229,38 @@ impl FlowTable {
         }
     }
 
-    /// The same for the record, by the bucket's tag.
+    /// The same for the record: the first one with this hash's tag, which is nearly always the flow's. In which bucket that is
+    /// nothing could foretell, so there is no branch on it.
     #[inline]
-    pub(super) fn prefetch_record(&self, hash: FlowHash) {
-        if self.occupied > CACHED
-            && let Some(record) = self.likely(hash)
-        {
-            prefetch(record);
-        }
+    pub(super) fn expect_record(&self, hash: FlowHash) -> Option<Slot> {
+        let [first, second] = self.places(hash);
+        let equal = |bucket: usize| self.buckets.get(bucket).map_or(0, |bucket| bucket.equal(tag(hash)));
+        let (equal_first, equal_second) = (equal(first), equal(second));
+        let in_first = equal_first != 0;
+        let bucket = select_unpredictable(in_first, first, second);
+        let equal = select_unpredictable(in_first, equal_first, equal_second);
+        let slot = Slot::new(bucket, equal.trailing_zeros() as usize / 8);
+        prefetch(self.records.get(slot.index())?);
+        (equal != 0).then_some(slot)
     }
 
-    /// The path that a flow of this hash was given, most likely: another may have its tag.
+    /// The path of the flow in this slot, to be asked for before it is looked at.
     #[inline]
-    pub(super) fn likely_path(&self, hash: FlowHash) -> Option<PathIx> {
-        let record = self.likely(hash)?;
+    pub(super) fn likely_path(&self, slot: Slot) -> Option<PathIx> {
+        let record = self.records.get(slot.index())?;
         (record.path != NO_PATH).then_some(PathIx(record.path))
-    }
-
-    /// The first record with this hash's tag.
-    #[inline]
-    fn likely(&self, hash: FlowHash) -> Option<&Record> {
-        let tag = tag(hash);
-        self.places(hash).into_iter().find_map(|ix| {
-            let way = self.buckets.get(ix)?.tagged(tag).next()?;
-            self.records.get(ix.saturating_mul(WAYS).saturating_add(way))
-        })
     }
 
     /// What was chosen for the flow, if that was by the tables of this revision.
     #[inline]
     pub(super) fn choice(&self, slot: Slot, revision: u32) -> Option<Choice> {
-        let record = self.records.get(slot.0)?;
+        let record = self.records.get(slot.index())?;
         (record.revision == revision).then(|| record.choice())
     }
 
     /// The flow as it began and the path it had, by name, for choosing anew under other tables.
     pub(super) fn origin(&self, slot: Slot) -> Option<(Tuple, Option<Spi>)> {
-        let record = self.records.get(slot.0)?;
+        let record = self.records.get(slot.index())?;
         let to = (record.to != NO_PORT).then_some(PortId::new(record.to));
         let spi = if record.path == NO_PATH { None } else { Spi::new(record.spi) };
         Some((Tuple { key: record.key, from: PortId::new(record.from), to }, spi))
@@ -244,14 +268,14 @@ impl FlowTable {
 
     /// Replaces what was chosen for a flow.
     pub(super) fn set(&mut self, slot: Slot, choice: Choice, revision: u32) {
-        if let Some(record) = self.records.get_mut(slot.0) {
+        if let Some(record) = self.records.get_mut(slot.index()) {
             record.set(choice, revision);
         }
     }
 
     /// Makes this packet the one that began the flow.
     pub(super) fn turn(&mut self, slot: Slot, tuple: &Tuple, choice: Choice, revision: u32) {
-        if let Some(record) = self.records.get_mut(slot.0) {
+        if let Some(record) = self.records.get_mut(slot.index()) {
             *record = Record::new(tuple, choice, revision, record.used);
         }
     }
@@ -298,18 +322,25 @@ impl FlowTable {
 }
 
 impl Bucket {
-    /// The ways that hold this tag, all told at once: which of them does is nothing a branch could be foretold by.
+    /// The ways that hold this tag.
     #[inline]
     fn tagged(&self, tag: u8) -> impl Iterator<Item = usize> + use<> {
-        const LOW: u64 = 0x7F7F_7F7F_7F7F_7F7F;
-        let differing = u64::from_le_bytes(self.tags) ^ u64::from_le_bytes([tag; WAYS]);
-        // The upper bit of each byte that is 0, of no other.
-        let mut equal = !((differing & LOW).wrapping_add(LOW) | differing | LOW);
+        let mut equal = self.equal(tag);
         std::iter::from_fn(move || {
             let way = (equal != 0).then(|| equal.trailing_zeros() as usize / 8)?;
             equal &= equal.wrapping_sub(1);
             Some(way)
         })
+    }
+
+    /// The same as the upper bit of a byte for each way, all told at once: which of them does is nothing a branch could be
+    /// foretold by.
+    #[inline]
+    fn equal(&self, tag: u8) -> u64 {
+        const LOW: u64 = 0x7F7F_7F7F_7F7F_7F7F;
+        let differing = u64::from_le_bytes(self.tags) ^ u64::from_le_bytes([tag; WAYS]);
+        // The upper bit of each byte that is 0, of no other.
+        !((differing & LOW).wrapping_add(LOW) | differing | LOW)
     }
 
     fn free(&self) -> usize {
@@ -358,11 +389,14 @@ impl Record {
     }
 
     #[inline]
-    fn direction(&self, tuple: &Tuple, reversed: &FlowKey) -> Option<Direction> {
+    fn direction(&self, tuple: &Tuple) -> Option<Direction> {
         let (from, to) = (tuple.from.get(), tuple.to.map_or(NO_PORT, PortId::get));
-        if self.key == tuple.key && (self.from, self.to) == (from, to) {
+        if self.key.is(&tuple.key) && (self.from, self.to) == (from, to) {
             Some(Direction::Forward)
-        } else if self.key == *reversed && (self.from, self.to) == (to, from) && !self.key.is_datagram() {
+        } else if self.key.is(&tuple.key.reversed())
+            && (self.from, self.to) == (to, from)
+            && !self.key.is_datagram()
+        {
             Some(Direction::Reverse)
         } else {
             None
@@ -429,7 +463,7 @@ mod tests {
     }
 
     fn find(flows: &mut FlowTable, tuple: &Tuple, now: u64) -> Option<Direction> {
-        flows.find(tuple.key.hash(42), tuple, seconds(now)).map(|(_, direction)| direction)
+        flows.find(tuple.key.hash(42), None, tuple, seconds(now)).map(|(_, direction)| direction)
     }
 
     #[test]
@@ -478,7 +512,7 @@ mod tests {
         let mut flows = table(64);
         let there = tuple(1);
         enter(&mut flows, &there, 0);
-        let (slot, _) = flows.find(there.key.hash(42), &there, seconds(0)).unwrap();
+        let (slot, _) = flows.find(there.key.hash(42), None, &there, seconds(0)).unwrap();
         let path = Spi::new(7).map(|spi| (PathIx(3), spi));
         let mut choices = vec![PLAIN, Choice::Plain { both: true }];
         choices.extend([None, path].map(|path| Choice::Chain { chain: ChainIx(2), path }));

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Counts, FlowTable, MacTable, PortId, Snapshot};
+use super::{Counts, FlowTable, MacTable, PortId, Slot, Snapshot};
 use crate::frame::{FlowHash, FlowKey, Mac};
 use crate::liveness::Timestamp;
 
@@ -119,22 +119,21 @@ impl Steering<'_> {
     #[inline]
     pub fn expect(&mut self, hash: FlowHash) {
         if let Some(flows) = self.flows(hash) {
-            flows.prefetch_buckets(hash);
+            flows.expect_buckets(hash);
         }
     }
 
-    /// Asks the cache for what it will read then. Between the two some time should pass, and some before the look-up.
+    /// Asks the cache for what it will read then, and gives where that is. Between the two some time should pass, and some
+    /// before the look-up.
     #[inline]
-    pub fn expect_record(&mut self, hash: FlowHash) {
-        if let Some(flows) = self.flows(hash) {
-            flows.prefetch_record(hash);
-        }
+    pub fn expect_record(&mut self, hash: FlowHash) -> Option<Slot> {
+        self.flows(hash)?.expect_record(hash)
     }
 
     /// Asks the cache for the path that the record names, which is read last.
     #[inline]
-    pub fn expect_path(&mut self, snapshot: &Snapshot, hash: FlowHash) {
-        if let Some(path) = self.flows(hash).and_then(|flows| flows.likely_path(hash)) {
+    pub fn expect_path(&mut self, snapshot: &Snapshot, hash: FlowHash, record: Slot) {
+        if let Some(path) = self.flows(hash).and_then(|flows| flows.likely_path(record)) {
             snapshot.tables.paths.prefetch_record(path);
         }
     }

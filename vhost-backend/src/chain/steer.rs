@@ -27,17 +27,18 @@ pub(super) enum Way {
     Cut(ChainIx),
 }
 
-/// The way of a packet. `datagram`: it is the first fragment of this one, whose further fragments shall follow it.
+/// The way of a packet. `likely`: where its flow's record may be. `datagram`: it is the first fragment of this one, whose further fragments shall follow it.
 #[inline]
 pub(super) fn steer(
     snapshot: &Snapshot,
     steering: &mut Steering<'_>,
     tuple: &Tuple,
-    hash: FlowHash,
+    (hash, likely): (FlowHash, Option<Slot>),
     datagram: Option<u32>,
     now: Timestamp,
 ) -> Way {
-    let (choice, direction) = match steering.flows(hash).and_then(|flows| flows.find(hash, tuple, now)) {
+    let found = steering.flows(hash).and_then(|flows| flows.find(hash, likely, tuple, now));
+    let (choice, direction) = match found {
         Some((slot, direction)) => known(snapshot, steering, tuple, hash, slot, direction, now),
         None => {
             let choice = first_choice(snapshot, tuple, hash, now);
@@ -231,7 +232,7 @@ fn follow(
     };
     let tuple = Tuple { key: first.key.datagram(id), ..*first };
     let hash = steering.hash(&tuple.key);
-    match steering.flows(hash).and_then(|flows| flows.find(hash, &tuple, now)) {
+    match steering.flows(hash).and_then(|flows| flows.find(hash, None, &tuple, now)) {
         Some((slot, _)) => set(snapshot, steering, hash, slot, choice),
         None => enter(snapshot, steering, &tuple, hash, choice, now),
     }

@@ -3,7 +3,7 @@
 use nsh::{Context, Header, NextProtocol, Origin, Ttl};
 
 use super::{Outgoing, To};
-use crate::chain::{self, Arrival, PortId, Snapshot, Steering, Stripped, Verdict};
+use crate::chain::{self, Arrival, PortId, Slot, Snapshot, Steering, Stripped, Verdict};
 use crate::frame::{FlowHash, Frame, Imprint};
 use crate::liveness::Timestamp;
 use crate::telemetry::Discard;
@@ -23,6 +23,8 @@ pub(crate) struct Seen {
     frame: Frame,
     /// Of its flow, if it has one.
     hash: Option<FlowHash>,
+    /// Where the flow's record may be.
+    pub(crate) likely: Option<Slot>,
     /// By which a lasting verdict about it can be kept.
     pub(crate) imprint: Option<Imprint>,
 }
@@ -36,7 +38,7 @@ impl Seen {
     pub(crate) fn parse(steering: &Steering<'_>, out: &Outgoing) -> Result<Self, Discard> {
         let frame = Frame::parse(out.head(), out.len()).map_err(|_| Discard::Malformed)?;
         let hash = frame.flow().map(|key| steering.hash(key));
-        Ok(Self { frame, hash, imprint: None })
+        Ok(Self { frame, hash, likely: None, imprint: None })
     }
 
     /// Its flow's hash, if it has a flow.
@@ -62,8 +64,8 @@ pub(crate) fn classify(
     seen: &Seen,
     out: &mut Outgoing,
 ) -> Result<To, Discard> {
-    let Seen { frame, hash, .. } = seen;
-    let arrival = Arrival { from, frame, hash: hash.unwrap_or_default(), now: basis.now };
+    let Seen { frame, hash, likely, .. } = seen;
+    let arrival = Arrival { from, frame, hash: hash.unwrap_or_default(), likely: *likely, now: basis.now };
     let decision = chain::classify(basis.snapshot, basis.steering, &arrival);
     let to = carry_out(basis.host, from, decision.verdict, out);
     out.lasting = decision.lasting.then_some(decision.verdict);

@@ -211,11 +211,13 @@ impl Batch {
 
     /// Decides what [`sent`] left undecided.
     fn decide_seen(&mut self, basis: &mut Basis<'_, '_>, standing: Standing, port: &Port, count: usize) {
-        for hash in self.seen.iter().take(count).flatten().filter_map(Seen::hash) {
-            basis.steering.expect_record(hash);
+        for seen in self.seen.iter_mut().take(count).flatten() {
+            seen.likely = seen.hash().and_then(|hash| basis.steering.expect_record(hash));
         }
-        for hash in self.seen.iter().take(count).flatten().filter_map(Seen::hash) {
-            basis.steering.expect_path(basis.snapshot, hash);
+        for seen in self.seen.iter().take(count).flatten() {
+            if let (Some(hash), Some(record)) = (seen.hash(), seen.likely) {
+                basis.steering.expect_path(basis.snapshot, hash, record);
+            }
         }
         for (out, seen) in self.frames.iter_mut().zip(&mut self.seen).take(count) {
             let Some(seen) = seen.take() else { continue };
