@@ -2,7 +2,7 @@
 
 use nsh::{Si, Spi, Ttl};
 
-use super::flow::Tuple;
+use super::flow::{First, Tuple};
 use super::path::{Hop, Path};
 use super::spec::{OnFailure, Role};
 use super::steer::{Way, steer};
@@ -93,10 +93,18 @@ pub fn classify(snapshot: &Snapshot, steering: &mut Steering<'_>, arrival: &Arri
     let configured = snapshot.mac(from) == Some(frame.src) && station.is_some_and(|to| to.configured);
     match steer(snapshot, steering, &Tuple { key, from, to }, (hash, likely), datagram, now) {
         Way::Plain { lasting } => Decision { verdict: plain, lasting: lasting && configured },
-        Way::Path { path, lasting } => {
+        Way::First(First { to, spi, si }) => {
+            Decision { verdict: Verdict::Push { to, spi, si }, lasting: configured }
+        }
+        Way::Path { path, lasting, record } => {
             let first = first_hop(snapshot, path);
-            let lasting = lasting && configured && matches!(first, Some(Verdict::Push { .. }));
-            Decision { verdict: first.unwrap_or(plain), lasting }
+            let Some(Verdict::Push { to, spi, si }) = first.filter(|_| lasting) else {
+                return Decision::once(first.unwrap_or(plain));
+            };
+            if let (Some(record), Some(flows)) = (record, steering.flows(hash)) {
+                flows.keep_first(record, snapshot.version(), First { to, spi, si });
+            }
+            Decision { verdict: Verdict::Push { to, spi, si }, lasting: configured }
         }
         Way::Around(chain, path) => {
             count(snapshot, chain, OnFailure::Bypass);

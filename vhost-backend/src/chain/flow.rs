@@ -16,7 +16,7 @@
 use std::hint::select_unpredictable;
 use std::time::Duration;
 
-use nsh::Spi;
+use nsh::{Si, Spi};
 
 use super::{ChainIx, PathIx, PortId};
 use crate::frame::{FlowHash, FlowKey};
@@ -68,6 +68,17 @@ pub(super) enum Choice {
     },
 }
 
+/// The first hop of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct First {
+    /// The port of its service.
+    pub(super) to: PortId,
+    /// The path.
+    pub(super) spi: Spi,
+    /// The service index there.
+    pub(super) si: Si,
+}
+
 /// A record's place. Valid until the next flow is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(u32);
@@ -95,21 +106,52 @@ impl Slot {
 #[repr(align(64))]
 struct Record {
     key: FlowKey,
-    /// Of the snapshot that `choice`'s indices belong to.
+    /// Of the snapshot that what was chosen belongs to.
     revision: u32,
-    /// When it was used last, in ticks.
-    used: u32,
-    path: u32,
-    spi: u32,
+    /// Low half of that of the snapshot under which `hop` and `si` are true. All of its values do not come by before a flow
+    /// is idle.
+    version: u32,
     from: u16,
     to: u16,
-    chain: u16,
-    plain_both: bool,
+    /// Where every packet that runs as the first one did goes first; [`NO_PORT`] if that has not been found out.
+    hop: u16,
+    /// The service index there.
+    si: u8,
+    /// The path; [`NO_PATH`] if there is none.
+    path: U24,
+    /// Its SPI; without a path the chain, or [`PLAIN`], or [`PLAIN_BOTH`].
+    spi: U24,
+    /// When it was used last, in ticks.
+    used: U24,
+}
+
+/// A number of 24 bits in as many bytes: an SPI, the index of a path, a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct U24([u8; 3]);
+
+impl U24 {
+    const MAX: u32 = 0x00FF_FFFF;
+
+    #[inline]
+    const fn new(value: u32) -> U24 {
+        let [a, b, c, _] = value.to_le_bytes();
+        U24([a, b, c])
+    }
+
+    #[inline]
+    const fn get(self) -> u32 {
+        let [a, b, c] = self.0;
+        u32::from_le_bytes([a, b, c, 0])
+    }
 }
 
 const NO_PORT: u16 = u16::MAX;
-const NO_CHAIN: u16 = u16::MAX;
-const NO_PATH: u32 = u32::MAX;
+/// There are fewer paths than SPIs.
+const NO_PATH: U24 = U24::new(U24::MAX);
+const PLAIN: u32 = 1 << 16;
+const PLAIN_BOTH: u32 = PLAIN + 1;
+/// Another worker may have read the clock a little later.
+const LATER: u32 = U24::MAX - 1024;
 
 /// Aligned, so that none reaches into a second cache line.
 #[derive(Clone, Copy, Debug, Default)]
@@ -137,7 +179,7 @@ impl FlowTable {
     /// all of it here. A flow not used for `idle` begins anew.
     pub fn new(flows: usize, idle: Duration) -> FlowTable {
         let buckets = flows.saturating_add(flows / 8).div_ceil(WAYS).max(2);
-        let ticks = u32::try_from(idle.as_nanos() >> TICK_SHIFT).unwrap_or(u32::MAX).max(1);
+        let ticks = u32::try_from(idle.as_nanos() >> TICK_SHIFT).unwrap_or(u32::MAX).clamp(1, U24::MAX / 2);
         FlowTable {
             buckets: on_huge_pages(Bucket::default(), buckets),
             records: on_huge_pages(Record::FREE, buckets.saturating_mul(WAYS)),
@@ -177,7 +219,7 @@ impl FlowTable {
         let bucket = self.buckets.get_mut(bucket)?;
         let record = self.records.get_mut(slot.index())?;
         let tick = tick(now);
-        if tick.saturating_sub(record.used) > self.idle_ticks {
+        if record.idle(tick) > self.idle_ticks {
             bucket.empty(way);
             self.occupied = self.occupied.saturating_sub(1);
             return None;
@@ -195,7 +237,7 @@ impl FlowTable {
     /// The same without counting as use, for those who only want to know.
     pub(super) fn look(&self, hash: FlowHash, tuple: &Tuple, now: Timestamp) -> Option<(Slot, Direction)> {
         let (slot, direction) = self.search(hash, tuple)?;
-        let idle = tick(now).saturating_sub(self.records.get(slot.index())?.used);
+        let idle = self.records.get(slot.index())?.idle(tick(now));
         (idle <= self.idle_ticks).then_some((slot, direction))
     }
 
@@ -244,25 +286,53 @@ impl FlowTable {
         (equal != 0).then_some(slot)
     }
 
-    /// The path of the flow in this slot, to be asked for before it is looked at.
+    /// The path of the flow in this slot, if a packet from this port needs more of it than is in the record.
     #[inline]
-    pub(super) fn likely_path(&self, slot: Slot) -> Option<PathIx> {
+    pub(super) fn needed_path(&self, slot: Slot, from: PortId, version: u64) -> Option<PathIx> {
         let record = self.records.get(slot.index())?;
-        (record.path != NO_PATH).then_some(PathIx(record.path))
+        if record.from == from.get() && record.version == version as u32 {
+            return None;
+        }
+        record.path()
     }
 
-    /// What was chosen for the flow, if that was by the tables of this revision.
+    /// Where every packet of the flow goes first that runs as the first one did, if that was [kept](FlowTable::keep_first)
+    /// under this version of the snapshot.
     #[inline]
-    pub(super) fn choice(&self, slot: Slot, revision: u32) -> Option<Choice> {
+    pub(super) fn first(&self, slot: Slot, version: u64) -> Option<First> {
         let record = self.records.get(slot.index())?;
-        (record.revision == revision).then(|| record.choice())
+        let kept = record.hop != NO_PORT && record.version == version as u32;
+        let spi = Spi::new(record.spi.get())?;
+        kept.then_some(First { to: PortId::new(record.hop), spi, si: Si::new(record.si) })
+    }
+
+    /// Keeps where every packet of the flow goes first that runs as the first one did, as long as neither the snapshot nor
+    /// what was chosen is another.
+    pub(super) fn keep_first(&mut self, slot: Slot, version: u64, first: First) {
+        let Some(record) = self.records.get_mut(slot.index()) else { return };
+        // The path's own, so there has to be one.
+        if record.path().is_some() && record.spi == U24::new(first.spi.get()) {
+            (record.version, record.hop, record.si) = (version as u32, first.to.get(), first.si.get());
+        }
+    }
+
+    /// What was chosen for the flow, if that was by the tables of this revision. `chain_of`: the chain of a path of theirs.
+    #[inline]
+    pub(super) fn choice(
+        &self,
+        slot: Slot,
+        revision: u32,
+        chain_of: impl FnOnce(PathIx) -> Option<ChainIx>,
+    ) -> Option<Choice> {
+        let record = self.records.get(slot.index())?;
+        if record.revision == revision { record.choice(chain_of) } else { None }
     }
 
     /// The flow as it began and the path it had, by name, for choosing anew under other tables.
     pub(super) fn origin(&self, slot: Slot) -> Option<(Tuple, Option<Spi>)> {
         let record = self.records.get(slot.index())?;
         let to = (record.to != NO_PORT).then_some(PortId::new(record.to));
-        let spi = if record.path == NO_PATH { None } else { Spi::new(record.spi) };
+        let spi = record.path().and_then(|_| Spi::new(record.spi.get()));
         Some((Tuple { key: record.key, from: PortId::new(record.from), to }, spi))
     }
 
@@ -372,20 +442,33 @@ impl Record {
     const FREE: Record = Record {
         key: FlowKey::NONE,
         revision: 0,
-        used: 0,
-        path: NO_PATH,
-        spi: 0,
+        version: 0,
         from: NO_PORT,
         to: NO_PORT,
-        chain: NO_CHAIN,
-        plain_both: false,
+        hop: NO_PORT,
+        si: 0,
+        path: NO_PATH,
+        spi: U24::new(PLAIN),
+        used: U24::new(0),
     };
 
-    fn new(tuple: &Tuple, choice: Choice, revision: u32, used: u32) -> Record {
+    fn new(tuple: &Tuple, choice: Choice, revision: u32, used: U24) -> Record {
         let to = tuple.to.map_or(NO_PORT, PortId::get);
         let mut record = Record { key: tuple.key, used, from: tuple.from.get(), to, ..Record::FREE };
         record.set(choice, revision);
         record
+    }
+
+    /// For how many ticks it was not used. They come round after more than four years.
+    #[inline]
+    fn idle(&self, tick: U24) -> u32 {
+        let idle = tick.get().wrapping_sub(self.used.get()) & U24::MAX;
+        if idle > LATER { 0 } else { idle }
+    }
+
+    #[inline]
+    fn path(&self) -> Option<PathIx> {
+        (self.path != NO_PATH).then_some(PathIx(self.path.get()))
     }
 
     #[inline]
@@ -403,24 +486,27 @@ impl Record {
         }
     }
 
-    fn choice(&self) -> Choice {
-        if self.chain == NO_CHAIN {
-            return Choice::Plain { both: self.plain_both };
-        }
-        let path = (self.path != NO_PATH).then_some(PathIx(self.path));
-        Choice::Chain { chain: ChainIx(self.chain), path: path.zip(Spi::new(self.spi)) }
+    #[inline]
+    fn choice(&self, chain_of: impl FnOnce(PathIx) -> Option<ChainIx>) -> Option<Choice> {
+        let Some(path) = self.path() else {
+            return Some(match self.spi.get() {
+                PLAIN => Choice::Plain { both: false },
+                PLAIN_BOTH => Choice::Plain { both: true },
+                chain => Choice::Chain { chain: ChainIx(chain as u16), path: None },
+            });
+        };
+        let spi = Spi::new(self.spi.get())?;
+        Some(Choice::Chain { chain: chain_of(path)?, path: Some((path, spi)) })
     }
 
     fn set(&mut self, choice: Choice, revision: u32) {
-        self.revision = revision;
-        (self.chain, self.plain_both) = match choice {
-            Choice::Plain { both } => (NO_CHAIN, both),
-            Choice::Chain { chain, .. } => (chain.0, false),
+        let (path, spi) = match choice {
+            Choice::Plain { both: false } => (NO_PATH, PLAIN),
+            Choice::Plain { both: true } => (NO_PATH, PLAIN_BOTH),
+            Choice::Chain { chain, path: None } => (NO_PATH, u32::from(chain.0)),
+            Choice::Chain { path: Some((path, spi)), .. } => (U24::new(path.0), spi.get()),
         };
-        (self.path, self.spi) = match choice {
-            Choice::Chain { path: Some((path, spi)), .. } => (path.0, spi.get()),
-            Choice::Chain { path: None, .. } | Choice::Plain { .. } => (NO_PATH, 0),
-        };
+        *self = Record { revision, path, spi: U24::new(spi), hop: NO_PORT, ..*self };
     }
 }
 
@@ -431,8 +517,8 @@ fn tag(hash: FlowHash) -> u8 {
 }
 
 #[inline]
-fn tick(now: Timestamp) -> u32 {
-    u32::try_from(now.as_nanos() >> TICK_SHIFT).unwrap_or(u32::MAX)
+const fn tick(now: Timestamp) -> U24 {
+    U24::new((now.as_nanos() >> TICK_SHIFT) as u32)
 }
 
 #[cfg(test)]
@@ -441,7 +527,7 @@ mod tests {
     use crate::chain::samples::{VM5, VM6, VM7, seconds};
     use crate::frame::{Layer4, Protocol};
 
-    const PLAIN: Choice = Choice::Plain { both: false };
+    const CHOICE: Choice = Choice::Plain { both: false };
 
     fn tuple(number: u32) -> Tuple {
         let [a, b, c, d] = number.to_be_bytes();
@@ -459,7 +545,7 @@ mod tests {
     }
 
     fn enter(flows: &mut FlowTable, tuple: &Tuple, now: u64) -> bool {
-        flows.enter(tuple.key.hash(42), tuple, PLAIN, 1, seconds(now))
+        flows.enter(tuple.key.hash(42), tuple, CHOICE, 1, seconds(now))
     }
 
     fn find(flows: &mut FlowTable, tuple: &Tuple, now: u64) -> Option<Direction> {
@@ -514,15 +600,16 @@ mod tests {
         enter(&mut flows, &there, 0);
         let (slot, _) = flows.find(there.key.hash(42), None, &there, seconds(0)).unwrap();
         let path = Spi::new(7).map(|spi| (PathIx(3), spi));
-        let mut choices = vec![PLAIN, Choice::Plain { both: true }];
+        let mut choices = vec![CHOICE, Choice::Plain { both: true }];
         choices.extend([None, path].map(|path| Choice::Chain { chain: ChainIx(2), path }));
         for choice in choices {
             flows.set(slot, choice, 9);
-            assert_eq!(flows.choice(slot, 9), Some(choice));
-            assert_eq!(flows.choice(slot, 8), None, "of other tables");
+            let chain_of = |path| (path == PathIx(3)).then_some(ChainIx(2));
+            assert_eq!(flows.choice(slot, 9, chain_of), Some(choice));
+            assert_eq!(flows.choice(slot, 8, chain_of), None, "of other tables");
         }
         assert_eq!(flows.origin(slot), Some((there, Spi::new(7))));
-        flows.turn(slot, &reply(&there), PLAIN, 9);
+        flows.turn(slot, &reply(&there), CHOICE, 9);
         assert_eq!(find(&mut flows, &there, 0), Some(Direction::Reverse));
     }
 

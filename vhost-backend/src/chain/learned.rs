@@ -130,10 +130,11 @@ impl Steering<'_> {
         self.flows(hash)?.expect_record(hash)
     }
 
-    /// Asks the cache for the path that the record names, which is read last.
+    /// Asks the cache for the path that the record names, if a packet from this port needs to have it looked at.
     #[inline]
-    pub fn expect_path(&mut self, snapshot: &Snapshot, hash: FlowHash, record: Slot) {
-        if let Some(path) = self.flows(hash).and_then(|flows| flows.likely_path(record)) {
+    pub fn expect_path(&mut self, snapshot: &Snapshot, hash: FlowHash, from: PortId, record: Slot) {
+        let version = snapshot.version();
+        if let Some(path) = self.flows(hash).and_then(|flows| flows.needed_path(record, from, version)) {
             snapshot.tables.paths.prefetch_record(path);
         }
     }

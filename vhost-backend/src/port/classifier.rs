@@ -41,6 +41,14 @@ impl Seen {
         Ok(Self { frame, hash, likely: None, imprint: None })
     }
 
+    /// Asks the cache for what will be read of the tables about this frame of the tenant at `from`.
+    #[inline]
+    pub(crate) fn expect_path(&self, basis: &mut Basis<'_, '_>, from: PortId) {
+        if let (Some(hash), Some(record)) = (self.hash, self.likely) {
+            basis.steering.expect_path(basis.snapshot, hash, from, record);
+        }
+    }
+
     /// Its flow's hash, if it has a flow.
     pub(crate) fn hash(&self) -> Option<FlowHash> {
         self.hash

@@ -24,6 +24,9 @@ use crate::telemetry::{Account, Direction, Discard, Stage};
 /// The longest frame a tap is handed, with its virtio-net header: what IP can carry, with VLAN tags.
 const JOINED: usize = VNET_LEN + 65_535 + 32;
 
+/// For so many frames ahead the path is asked for, where more is needed than the flow's record says.
+const PATHS_AHEAD: usize = 4;
+
 /// The frames of one batch between decision and delivery.
 pub(super) struct Batch {
     pub(super) frames: [Outgoing; BATCH],
@@ -214,18 +217,18 @@ impl Batch {
         for seen in self.seen.iter_mut().take(count).flatten() {
             seen.likely = seen.hash().and_then(|hash| basis.steering.expect_record(hash));
         }
-        for seen in self.seen.iter().take(count).flatten() {
-            if let (Some(hash), Some(record)) = (seen.hash(), seen.likely) {
-                basis.steering.expect_path(basis.snapshot, hash, record);
+        let seen = self.seen.get(..count).unwrap_or_default();
+        for (at, (out, known)) in self.frames.iter_mut().zip(seen).enumerate() {
+            if let Some(next) = seen.get(at.saturating_add(PATHS_AHEAD)).and_then(Option::as_ref) {
+                next.expect_path(basis, port.id);
             }
-        }
-        for (out, seen) in self.frames.iter_mut().zip(&mut self.seen).take(count) {
-            let Some(seen) = seen.take() else { continue };
-            out.to = classify(basis, port.id, &seen, out).unwrap_or_else(To::Discard);
-            if let (Some(imprint), Some(verdict)) = (seen.imprint, out.lasting) {
+            let Some(known) = known else { continue };
+            out.to = classify(basis, port.id, known, out).unwrap_or_else(To::Discard);
+            if let (Some(imprint), Some(verdict)) = (known.imprint, out.lasting) {
                 self.cache.keep(&imprint, port.id, standing, verdict);
             }
         }
+        self.seen.iter_mut().take(count).for_each(|seen| *seen = None);
     }
 }
 
