@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::decide::{Between, Inner};
 use super::{Counts, FlowTable, MacTable, PortId, Slot, Snapshot};
 use crate::frame::{FlowHash, FlowKey, Mac};
 use crate::liveness::Timestamp;
@@ -83,7 +84,7 @@ impl Learned {
     /// What one worker needs to decide the packets of a batch. It holds a lock: not to be kept while waiting for another.
     #[must_use]
     pub fn steering<'a>(&'a self, counts: &'a mut Counts) -> Steering<'a> {
-        Steering { learned: self, held: None, counts }
+        Steering { learned: self, held: None, between: None, inner: None, counts }
     }
 }
 
@@ -92,6 +93,10 @@ pub struct Steering<'a> {
     learned: &'a Learned,
     /// The shard used last.
     held: Option<(usize, MutexGuard<'a, FlowTable>)>,
+    /// The stations between which the last frame ran, if that follows from the snapshot alone, and where it went.
+    pub(super) between: Option<(Between, PortId)>,
+    /// The same of the last frame that left its path.
+    pub(super) inner: Option<(Inner, PortId)>,
     /// What was counted.
     pub counts: &'a mut Counts,
 }

@@ -270,7 +270,18 @@ fn returned(
 ) -> Result<To, Discard> {
     // A service VM is offered nothing to ask for.
     port.request(&out.header(), &[], 0)?;
-    let Some(lately) = lately else { return proxy.take(basis, port.id, chain, out) };
+    let Some(lately) = lately else {
+        return match proxy.take_common(basis, port.id, out) {
+            Some(decided) => decided,
+            None => {
+                let decided = proxy.take(basis, port.id, chain, out);
+                if let Some(verdict) = out.lasting {
+                    basis.steering.keep_delivered(basis.snapshot, out.head(), verdict);
+                }
+                decided
+            }
+        };
+    };
     let imprint = Imprint::in_nsh(out.head());
     let known = imprint.and_then(|imprint| lately.find(&imprint));
     if let Some(decided) = known.and_then(|verdict| proxy.take_alike(basis.now, basis.host, verdict, out)) {
