@@ -109,15 +109,20 @@ impl Steering<'_> {
     }
 
     /// The flows among which one of this hash is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn flows(&mut self, hash: FlowHash) -> Option<&mut FlowTable> {
         let shard = self.learned.shard(hash);
         if self.held.as_ref().is_none_or(|(held, _)| *held != shard) {
-            // Never two at a time.
-            self.held = None;
-            self.held = Some((shard, lock(self.learned.shards.get(shard)?)));
+            self.hold(shard);
         }
         self.held.as_mut().map(|(_, table)| &mut **table)
+    }
+
+    #[inline(never)]
+    fn hold(&mut self, shard: usize) {
+        // Never two at a time.
+        self.held = None;
+        self.held = self.learned.shards.get(shard).map(|table| (shard, lock(table)));
     }
 
     /// Asks the cache for what a look-up of the flow will read first.

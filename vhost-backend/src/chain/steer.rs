@@ -43,7 +43,8 @@ pub(super) fn steer(
 ) -> Way {
     let found = steering.flows(hash).and_then(|flows| flows.find(hash, likely, tuple, now));
     if let (Some((slot, Direction::Forward)), None) = (found, datagram)
-        && let Some(first) = steering.flows(hash).and_then(|flows| flows.first(slot, snapshot.version()))
+        && let Some(flows) = steering.flows(hash)
+        && let Some(first) = flows.first(slot, snapshot.version())
     {
         steering.counts.pinned_forward += 1;
         return Way::First(first);

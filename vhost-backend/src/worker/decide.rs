@@ -6,8 +6,9 @@
 //! ```
 //!
 //! What no verdict is kept for is decided in rounds over the batch, so that the cache misses of one frame overlap those of
-//! the next: of what a tenant sends first the flow table's buckets are asked for, then its records, then the paths they
-//! name, and then the frames are decided; of what a service VM returns, the paths.
+//! the next: of what a tenant sends first the flow table's buckets are asked for, then its records, and then the frames are
+//! decided, with the paths that more is needed of than the records say asked for shortly before; of what a service VM returns
+//! the paths are asked for.
 
 use std::sync::atomic::Ordering;
 
@@ -214,21 +215,23 @@ impl Batch {
 
     /// Decides what [`sent`] left undecided.
     fn decide_seen(&mut self, basis: &mut Basis<'_, '_>, standing: Standing, port: &Port, count: usize) {
-        for seen in self.seen.iter_mut().take(count).flatten() {
-            seen.likely = seen.hash().and_then(|hash| basis.steering.expect_record(hash));
+        let Self { frames, seen, cache, .. } = self;
+        // Nothing else in between: each may wait for the address to be translated, and only few instructions wait at a time.
+        for seen in seen.iter_mut().take(count).flatten() {
+            seen.expect_record(basis.steering);
         }
-        let seen = self.seen.get(..count).unwrap_or_default();
-        for (at, (out, known)) in self.frames.iter_mut().zip(seen).enumerate() {
+        for (at, out) in frames.iter_mut().enumerate().take(count) {
             if let Some(next) = seen.get(at.saturating_add(PATHS_AHEAD)).and_then(Option::as_ref) {
                 next.expect_path(basis, port.id);
             }
-            let Some(known) = known else { continue };
+            let Some(place) = seen.get_mut(at) else { break };
+            let Some(known) = place else { continue };
             out.to = classify(basis, port.id, known, out).unwrap_or_else(To::Discard);
-            if let (Some(imprint), Some(verdict)) = (known.imprint, out.lasting) {
-                self.cache.keep(&imprint, port.id, standing, verdict);
+            if let (Some(imprint), Some(verdict)) = (&known.imprint, out.lasting) {
+                cache.keep(imprint, port.id, standing, verdict);
             }
+            *place = None;
         }
-        self.seen.iter_mut().take(count).for_each(|seen| *seen = None);
     }
 }
 
@@ -249,12 +252,10 @@ fn sent(
             return carry_out(basis.host, port.id, verdict, out);
         }
     }
-    let mut unknown = Seen::parse(basis.steering, out)?;
-    unknown.imprint = imprint;
-    if let Some(hash) = unknown.hash() {
+    Seen::parse(basis.steering, out, imprint, seen)?;
+    if let Some(hash) = seen.as_ref().and_then(Seen::hash) {
         basis.steering.expect(hash);
     }
-    *seen = Some(unknown);
     Ok(To::Consumed)
 }
 
