@@ -9,15 +9,21 @@
 //! fills almost whole before it displaces anything. When both are full the newcomer displaces a record that was not
 //! used since the bucket's hand passed it last (second chance). Nothing is ever scanned.
 //!
+//! Where the packets of a flow go first, a record tells as long as nothing has changed since that was found out: then no path
+//! is looked at.
+//!
 //! Both directions of a flow find one record: the hash is symmetric, and the record is compared with the key and its
 //! reverse. A flow is known by its 5-tuple, its VLAN *and* the two ports it runs between, so that a tenant that
 //! forges another's addresses gets a record of its own and cannot steer or pin anybody else's packets.
+
+mod record;
 
 use std::hint::select_unpredictable;
 use std::time::Duration;
 
 use nsh::{Si, Spi};
 
+use self::record::{NO_PORT, Record, TICK_SHIFT, U24, tick};
 use super::{ChainIx, PathIx, PortId};
 use crate::frame::{FlowHash, FlowKey};
 use crate::liveness::Timestamp;
@@ -27,9 +33,6 @@ use crate::ring::{on_huge_pages, prefetch};
 const WAYS: usize = 8;
 /// A table of no more flows than this is in the cache anyway.
 const CACHED: usize = 2048;
-/// 2^33 ns: some eight seconds, by a shift. A record in use is written once in that time, so that a table beyond the caches is
-/// read from memory but hardly ever written back.
-const TICK_SHIFT: u32 = 33;
 
 /// A packet's flow as the table knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,58 +103,6 @@ impl Slot {
         (self.index() / WAYS, self.index() % WAYS)
     }
 }
-
-/// A flow's record: a cache line.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Record {
-    key: FlowKey,
-    /// Of the snapshot that what was chosen belongs to.
-    revision: u32,
-    /// Low half of that of the snapshot under which `hop` and `si` are true. All of its values do not come by before a flow
-    /// is idle.
-    version: u32,
-    from: u16,
-    to: u16,
-    /// Where every packet that runs as the first one did goes first; [`NO_PORT`] if that has not been found out.
-    hop: u16,
-    /// The service index there.
-    si: u8,
-    /// The path; [`NO_PATH`] if there is none.
-    path: U24,
-    /// Its SPI; without a path the chain, or [`PLAIN`], or [`PLAIN_BOTH`].
-    spi: U24,
-    /// When it was used last, in ticks.
-    used: U24,
-}
-
-/// A number of 24 bits in as many bytes: an SPI, the index of a path, a tick.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct U24([u8; 3]);
-
-impl U24 {
-    const MAX: u32 = 0x00FF_FFFF;
-
-    #[inline]
-    const fn new(value: u32) -> U24 {
-        let [a, b, c, _] = value.to_le_bytes();
-        U24([a, b, c])
-    }
-
-    #[inline]
-    const fn get(self) -> u32 {
-        let [a, b, c] = self.0;
-        u32::from_le_bytes([a, b, c, 0])
-    }
-}
-
-const NO_PORT: u16 = u16::MAX;
-/// There are fewer paths than SPIs.
-const NO_PATH: U24 = U24::new(U24::MAX);
-const PLAIN: u32 = 1 << 16;
-const PLAIN_BOTH: u32 = PLAIN + 1;
-/// Another worker may have read the clock a little later.
-const LATER: u32 = U24::MAX - 1024;
 
 /// Aligned, so that none reaches into a second cache line.
 #[derive(Clone, Copy, Debug, Default)]
@@ -438,87 +389,10 @@ impl Bucket {
     }
 }
 
-impl Record {
-    const FREE: Record = Record {
-        key: FlowKey::NONE,
-        revision: 0,
-        version: 0,
-        from: NO_PORT,
-        to: NO_PORT,
-        hop: NO_PORT,
-        si: 0,
-        path: NO_PATH,
-        spi: U24::new(PLAIN),
-        used: U24::new(0),
-    };
-
-    fn new(tuple: &Tuple, choice: Choice, revision: u32, used: U24) -> Record {
-        let to = tuple.to.map_or(NO_PORT, PortId::get);
-        let mut record = Record { key: tuple.key, used, from: tuple.from.get(), to, ..Record::FREE };
-        record.set(choice, revision);
-        record
-    }
-
-    /// For how many ticks it was not used. They come round after more than four years.
-    #[inline]
-    fn idle(&self, tick: U24) -> u32 {
-        let idle = tick.get().wrapping_sub(self.used.get()) & U24::MAX;
-        if idle > LATER { 0 } else { idle }
-    }
-
-    #[inline]
-    fn path(&self) -> Option<PathIx> {
-        (self.path != NO_PATH).then_some(PathIx(self.path.get()))
-    }
-
-    #[inline]
-    fn direction(&self, tuple: &Tuple) -> Option<Direction> {
-        let (from, to) = (tuple.from.get(), tuple.to.map_or(NO_PORT, PortId::get));
-        if self.key.is(&tuple.key) && (self.from, self.to) == (from, to) {
-            Some(Direction::Forward)
-        } else if self.key.is(&tuple.key.reversed())
-            && (self.from, self.to) == (to, from)
-            && !self.key.is_datagram()
-        {
-            Some(Direction::Reverse)
-        } else {
-            None
-        }
-    }
-
-    #[inline]
-    fn choice(&self, chain_of: impl FnOnce(PathIx) -> Option<ChainIx>) -> Option<Choice> {
-        let Some(path) = self.path() else {
-            return Some(match self.spi.get() {
-                PLAIN => Choice::Plain { both: false },
-                PLAIN_BOTH => Choice::Plain { both: true },
-                chain => Choice::Chain { chain: ChainIx(chain as u16), path: None },
-            });
-        };
-        let spi = Spi::new(self.spi.get())?;
-        Some(Choice::Chain { chain: chain_of(path)?, path: Some((path, spi)) })
-    }
-
-    fn set(&mut self, choice: Choice, revision: u32) {
-        let (path, spi) = match choice {
-            Choice::Plain { both: false } => (NO_PATH, PLAIN),
-            Choice::Plain { both: true } => (NO_PATH, PLAIN_BOTH),
-            Choice::Chain { chain, path: None } => (NO_PATH, u32::from(chain.0)),
-            Choice::Chain { path: Some((path, spi)), .. } => (U24::new(path.0), spi.get()),
-        };
-        *self = Record { revision, path, spi: U24::new(spi), hop: NO_PORT, ..*self };
-    }
-}
-
 /// A byte of the hash, never 0. Its bits choose neither bucket as long as there are fewer than 2^20.
 #[inline]
 fn tag(hash: FlowHash) -> u8 {
     ((hash.get() >> 36) as u8).max(1)
-}
-
-#[inline]
-const fn tick(now: Timestamp) -> U24 {
-    U24::new((now.as_nanos() >> TICK_SHIFT) as u32)
 }
 
 #[cfg(test)]
@@ -611,6 +485,34 @@ mod tests {
         assert_eq!(flows.origin(slot), Some((there, Spi::new(7))));
         flows.turn(slot, &reply(&there), CHOICE, 9);
         assert_eq!(find(&mut flows, &there, 0), Some(Direction::Reverse));
+    }
+
+    #[test]
+    fn a_first_hop_is_kept_with_one_choice_under_one_version() {
+        let mut flows = table(64);
+        let (there, [one, other]) = (tuple(1), [7, 8].map(|spi| Spi::new(spi).unwrap()));
+        enter(&mut flows, &there, 0);
+        let (slot, _) = flows.find(there.key.hash(42), None, &there, seconds(0)).unwrap();
+        let first = |spi| First { to: VM7, spi, si: Si::new(3) };
+        let pinned = Choice::Chain { chain: ChainIx(2), path: Some((PathIx(3), one)) };
+        flows.keep_first(slot, 5, first(one));
+        assert_eq!(flows.first(slot, 5), None, "it has no path");
+        flows.set(slot, pinned, 9);
+        flows.keep_first(slot, 5, first(other));
+        assert_eq!(flows.first(slot, 5), None, "of another path");
+        flows.keep_first(slot, 5, first(one));
+        assert_eq!((flows.first(slot, 5), flows.first(slot, 6)), (Some(first(one)), None));
+        let needed = |flows: &FlowTable, from, version| flows.needed_path(slot, from, version).is_some();
+        assert_eq!([(VM5, 5), (VM6, 5), (VM5, 6)].map(|(f, v)| needed(&flows, f, v)), [false, true, true]);
+        flows.set(slot, pinned, 9);
+        assert_eq!(flows.first(slot, 5), None, "chosen anew");
+    }
+
+    #[test]
+    fn ticks_come_round() {
+        let at = |used| Record { used: U24::new(used), ..Record::FREE };
+        assert_eq!(at(U24::MAX).idle(U24::new(2)), 3);
+        assert_eq!(at(7).idle(U24::new(6)), 0, "read a little later by another worker");
     }
 
     #[test]
