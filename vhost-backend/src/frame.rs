@@ -150,24 +150,31 @@ impl Frame {
     /// [`Malformed`] if no receiver would take the frame.
     #[inline]
     pub fn parse(prefix: &[u8], frame_len: usize) -> Result<Frame, Malformed> {
-        if let (Some(key), Some(&macs)) = (imprint::usual_flow(prefix, frame_len), prefix.first_chunk::<12>())
-        {
-            let [d0, d1, d2, d3, d4, d5, src @ ..] = macs;
-            return Ok(Frame {
-                dst: Mac([d0, d1, d2, d3, d4, d5]),
-                src: Mac(src),
-                vlan: None,
-                ethertype: ETHERTYPE_IPV4,
-                network_offset: ETHERNET_LEN,
-                len: frame_len,
-                content: Content::Flow { key, datagram: None },
-            });
+        match Frame::parse_usual(prefix, frame_len) {
+            Some(frame) => Ok(frame),
+            None => Frame::parse_any(prefix, frame_len),
         }
-        Frame::parse_any(prefix, frame_len)
+    }
+
+    /// The same, if the frame is one of the most common kind.
+    #[inline(always)]
+    pub(crate) fn parse_usual(prefix: &[u8], frame_len: usize) -> Option<Frame> {
+        let key = imprint::usual_flow(prefix, frame_len)?;
+        let [d0, d1, d2, d3, d4, d5, src @ ..] = *prefix.first_chunk::<12>()?;
+        Some(Frame {
+            dst: Mac([d0, d1, d2, d3, d4, d5]),
+            src: Mac(src),
+            vlan: None,
+            ethertype: ETHERTYPE_IPV4,
+            network_offset: ETHERNET_LEN,
+            len: frame_len,
+            content: Content::Flow { key, datagram: None },
+        })
     }
 
     /// The same, whatever the frame is.
-    fn parse_any(prefix: &[u8], frame_len: usize) -> Result<Frame, Malformed> {
+    #[inline(never)]
+    pub(crate) fn parse_any(prefix: &[u8], frame_len: usize) -> Result<Frame, Malformed> {
         let bytes = Prefix { bytes: prefix.get(..frame_len).unwrap_or(prefix), end: frame_len };
         let [dst, src]: [[u8; 6]; 2] = [bytes.array(0)?, bytes.array(6)?];
         let mut ethertype = bytes.u16(12)?;
@@ -200,7 +207,7 @@ impl Frame {
     }
 }
 
-const fn is_tag(ethertype: u16) -> bool {
+pub(crate) const fn is_tag(ethertype: u16) -> bool {
     matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ | ETHERTYPE_QINQ_OLD)
 }
 

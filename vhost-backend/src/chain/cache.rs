@@ -21,7 +21,7 @@ const RELUCTANCE: u32 = 8;
 /// So many batches in a row in which less than a quarter of the frames were found: the next ones are not asked about.
 const VAIN: u8 = 4;
 /// How many then are not.
-const PASSED_OVER: u8 = 31;
+const PASSED_OVER: u8 = 127;
 /// Ports that are told apart in that; of two that are not, each decides for the other too.
 const PORTS: usize = 256;
 
@@ -220,9 +220,9 @@ mod tests {
             });
             asked.count()
         };
-        assert_eq!(asked(&mut cache, 320, 7), 13);
+        assert_eq!(asked(&mut cache, 320, 7), 6);
         assert!(cache.for_batch(VM6, now, 32).is_some(), "of another port nothing is known");
-        assert!(asked(&mut cache, 320, 8) >= 320 - 31);
+        assert!(asked(&mut cache, 320, 8) >= 320 - 127);
         assert_eq!(asked(&mut cache, 320, 32), 320);
     }
 

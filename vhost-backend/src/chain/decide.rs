@@ -2,12 +2,12 @@
 
 use nsh::{Si, Spi, Ttl};
 
-use super::flow::Tuple;
+use super::flow::{First, Tuple};
 use super::path::{Hop, Path};
 use super::spec::{OnFailure, Role};
 use super::steer::{Way, steer};
-use super::{ChainIx, DropReason, PathIx, PortId, Snapshot, Steering, Verdict};
-use crate::frame::{Content, FlowHash, Frame, Mac};
+use super::{ChainIx, DropReason, PathIx, PortId, Slot, Snapshot, Steering, Verdict};
+use crate::frame::{Content, ETHERNET_LEN, FlowHash, Frame, Mac, is_tag};
 use crate::liveness::Timestamp;
 
 /// A frame that arrived at a tenant, tap or uplink port.
@@ -19,6 +19,8 @@ pub struct Arrival<'a> {
     pub frame: &'a Frame,
     /// Of its flow; of no meaning when it has none.
     pub hash: FlowHash,
+    /// Where the flow's record may be; see [`Steering::expect_record`].
+    pub likely: Option<Slot>,
     /// When.
     pub now: Timestamp,
 }
@@ -27,7 +29,7 @@ impl<'a> Arrival<'a> {
     /// The arrival of a frame whose flow has not been hashed yet.
     pub fn new(from: PortId, frame: &'a Frame, steering: &Steering<'_>, now: Timestamp) -> Arrival<'a> {
         let hash = frame.flow().map(|key| steering.hash(key)).unwrap_or_default();
-        Arrival { from, frame, hash, now }
+        Arrival { from, frame, hash, likely: None, now }
     }
 }
 
@@ -74,27 +76,31 @@ impl Decision {
 /// Verdicts: `Push`, `Deliver`, `Flood`, `Drop`.
 #[inline]
 pub fn classify(snapshot: &Snapshot, steering: &mut Steering<'_>, arrival: &Arrival<'_>) -> Decision {
-    let Arrival { from, frame, hash, now } = *arrival;
-    if let Some(reason) = refused(snapshot, from, frame) {
-        return Decision::once(Verdict::Drop(reason));
-    }
-    learn(snapshot, steering, arrival);
-    let station = station(snapshot, steering, frame.dst, now);
-    let to = station.map(|station| station.port);
-    let plain = plain(snapshot, frame.dst, to, Some(from));
+    let Arrival { from, frame, hash, likely, now } = *arrival;
+    let Ends { to, plain, configured } = match ends(snapshot, steering, arrival) {
+        Ok(ends) => ends,
+        Err(reason) => return Decision::once(Verdict::Drop(reason)),
+    };
     // What cannot be delivered need not be inspected, and shall not burden a service.
     let (Content::Flow { key, datagram }, Verdict::Deliver(_) | Verdict::Flood { .. }) =
         (frame.content, plain)
     else {
         return Decision::once(plain);
     };
-    let configured = snapshot.mac(from) == Some(frame.src) && station.is_some_and(|to| to.configured);
-    match steer(snapshot, steering, &Tuple { key, from, to }, hash, datagram, now) {
+    match steer(snapshot, steering, &Tuple { key, from, to }, (hash, likely), datagram, now) {
         Way::Plain { lasting } => Decision { verdict: plain, lasting: lasting && configured },
-        Way::Path { path, lasting } => {
+        Way::First(First { to, spi, si }) => {
+            Decision { verdict: Verdict::Push { to, spi, si }, lasting: configured }
+        }
+        Way::Path { path, lasting, record } => {
             let first = first_hop(snapshot, path);
-            let lasting = lasting && configured && matches!(first, Some(Verdict::Push { .. }));
-            Decision { verdict: first.unwrap_or(plain), lasting }
+            let Some(Verdict::Push { to, spi, si }) = first.filter(|_| lasting) else {
+                return Decision::once(first.unwrap_or(plain));
+            };
+            if let (Some(record), Some(flows)) = (record, steering.flows(hash)) {
+                flows.keep_first(record, snapshot.version(), First { to, spi, si });
+            }
+            Decision { verdict: Verdict::Push { to, spi, si }, lasting: configured }
         }
         Way::Around(chain, path) => {
             count(snapshot, chain, OnFailure::Bypass);
@@ -148,6 +154,95 @@ pub fn deliver(snapshot: &Snapshot, steering: &Steering<'_>, stripped: &Stripped
     let verdict = plain(snapshot, frame.dst, port(to), port(from));
     let configured = [to, from].iter().all(|station| station.is_some_and(|station| station.configured));
     Decision { verdict, lasting: configured && matches!(verdict, Verdict::Deliver(_)) }
+}
+
+/// From where to where a frame runs.
+struct Ends {
+    /// The port of its destination, if that is one station whose place is known.
+    to: Option<PortId>,
+    /// What happens to it if it is not chained.
+    plain: Verdict,
+    /// Both addresses are configured, so that the same holds for all frames between them under this snapshot.
+    configured: bool,
+}
+
+/// Two stations, as a frame from a port names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Between {
+    version: u64,
+    from: PortId,
+    src: Mac,
+    dst: Mac,
+}
+
+/// The ends of a frame that arrived; frames of a batch mostly have those of the one before.
+#[inline]
+fn ends(snapshot: &Snapshot, steering: &mut Steering<'_>, arrival: &Arrival<'_>) -> Result<Ends, DropReason> {
+    let Arrival { from, frame, .. } = *arrival;
+    let between = Between { version: snapshot.version(), from, src: frame.src, dst: frame.dst };
+    match steering.between {
+        Some((last, to)) if last == between && frame.ethertype != nsh::ETHERTYPE => {
+            Ok(Ends { to: Some(to), plain: Verdict::Deliver(to), configured: true })
+        }
+        _ => find_ends(snapshot, steering, arrival, between),
+    }
+}
+
+#[inline(never)]
+fn find_ends(
+    snapshot: &Snapshot,
+    steering: &mut Steering<'_>,
+    arrival: &Arrival<'_>,
+    between: Between,
+) -> Result<Ends, DropReason> {
+    let Arrival { from, frame, now, .. } = *arrival;
+    if let Some(reason) = refused(snapshot, from, frame) {
+        return Err(reason);
+    }
+    learn(snapshot, steering, arrival);
+    let station = station(snapshot, steering, frame.dst, now);
+    let to = station.map(|station| station.port);
+    let plain = plain(snapshot, frame.dst, to, Some(from));
+    let configured = snapshot.mac(from) == Some(frame.src) && station.is_some_and(|to| to.configured);
+    if let (true, Verdict::Deliver(to)) = (configured, plain) {
+        steering.between = Some((between, to));
+    }
+    Ok(Ends { to, plain, configured })
+}
+
+/// The Ethernet header of a frame that leaves its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Inner {
+    version: u64,
+    header: [u8; ETHERNET_LEN],
+}
+
+impl Steering<'_> {
+    /// Keeps what was decided about the frame that begins with `head` and left its path, if it lasts.
+    pub fn keep_delivered(&mut self, snapshot: &Snapshot, head: &[u8], verdict: Verdict) {
+        if let (Some(inner), Verdict::Deliver(to)) = (Inner::of(snapshot, head), verdict) {
+            self.inner = Some((inner, to));
+        }
+    }
+
+    /// What [`deliver`] says about a frame that begins with `head` and leaves its path, if it said so about the last one
+    /// that was like it.
+    #[inline]
+    pub fn delivered(&self, snapshot: &Snapshot, head: &[u8]) -> Option<Verdict> {
+        let (last, to) = self.inner?;
+        (Inner::of(snapshot, head)? == last).then_some(Verdict::Deliver(to))
+    }
+}
+
+impl Inner {
+    /// `None` if there is more to look at than the header.
+    #[inline]
+    fn of(snapshot: &Snapshot, head: &[u8]) -> Option<Inner> {
+        let header: &[u8; ETHERNET_LEN] = head.first_chunk()?;
+        let [.., high, low] = *header;
+        let tagged = is_tag(u16::from_be_bytes([high, low]));
+        (!tagged).then_some(Inner { version: snapshot.version(), header: *header })
+    }
 }
 
 fn refused(snapshot: &Snapshot, from: PortId, frame: &Frame) -> Option<DropReason> {

@@ -9,14 +9,21 @@
 //! fills almost whole before it displaces anything. When both are full the newcomer displaces a record that was not
 //! used since the bucket's hand passed it last (second chance). Nothing is ever scanned.
 //!
+//! Where the packets of a flow go first, a record tells as long as nothing has changed since that was found out: then no path
+//! is looked at.
+//!
 //! Both directions of a flow find one record: the hash is symmetric, and the record is compared with the key and its
 //! reverse. A flow is known by its 5-tuple, its VLAN *and* the two ports it runs between, so that a tenant that
 //! forges another's addresses gets a record of its own and cannot steer or pin anybody else's packets.
 
+mod record;
+
+use std::hint::select_unpredictable;
 use std::time::Duration;
 
-use nsh::Spi;
+use nsh::{Si, Spi};
 
+use self::record::{NO_PORT, Record, TICK_SHIFT, U24, tick};
 use super::{ChainIx, PathIx, PortId};
 use crate::frame::{FlowHash, FlowKey};
 use crate::liveness::Timestamp;
@@ -26,9 +33,6 @@ use crate::ring::{on_huge_pages, prefetch};
 const WAYS: usize = 8;
 /// A table of no more flows than this is in the cache anyway.
 const CACHED: usize = 2048;
-/// 2^33 ns: some eight seconds, by a shift. A record in use is written once in that time, so that a table beyond the caches is
-/// read from memory but hardly ever written back.
-const TICK_SHIFT: u32 = 33;
 
 /// A packet's flow as the table knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,32 +71,42 @@ pub(super) enum Choice {
     },
 }
 
-/// A record's place. Valid until the next flow is entered.
+/// The first hop of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slot(usize);
-
-/// A flow's record: a cache line.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Record {
-    key: FlowKey,
-    /// Of the snapshot that `choice`'s indices belong to.
-    revision: u32,
-    /// When it was used last, in ticks.
-    used: u32,
-    path: u32,
-    spi: u32,
-    from: u16,
-    to: u16,
-    chain: u16,
-    plain_both: bool,
+pub(super) struct First {
+    /// The port of its service.
+    pub(super) to: PortId,
+    /// The path.
+    pub(super) spi: Spi,
+    /// The service index there.
+    pub(super) si: Si,
 }
 
-const NO_PORT: u16 = u16::MAX;
-const NO_CHAIN: u16 = u16::MAX;
-const NO_PATH: u32 = u32::MAX;
+/// A record's place. Valid until the next flow is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(u32);
 
+impl Slot {
+    #[inline]
+    fn new(bucket: usize, way: usize) -> Slot {
+        Slot(bucket.saturating_mul(WAYS).saturating_add(way) as u32)
+    }
+
+    #[inline]
+    const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The bucket and the way of it.
+    #[inline]
+    const fn place(self) -> (usize, usize) {
+        (self.index() / WAYS, self.index() % WAYS)
+    }
+}
+
+/// Aligned, so that none reaches into a second cache line.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(16))]
 struct Bucket {
     /// A byte of the hash per record; 0: free.
     tags: [u8; WAYS],
@@ -116,9 +130,9 @@ impl FlowTable {
     /// all of it here. A flow not used for `idle` begins anew.
     pub fn new(flows: usize, idle: Duration) -> FlowTable {
         let buckets = flows.saturating_add(flows / 8).div_ceil(WAYS).max(2);
-        let ticks = u32::try_from(idle.as_nanos() >> TICK_SHIFT).unwrap_or(u32::MAX).max(1);
+        let ticks = u32::try_from(idle.as_nanos() >> TICK_SHIFT).unwrap_or(u32::MAX).clamp(1, U24::MAX / 2);
         FlowTable {
-            buckets: vec![Bucket::default(); buckets].into(),
+            buckets: on_huge_pages(Bucket::default(), buckets),
             records: on_huge_pages(Record::FREE, buckets.saturating_mul(WAYS)),
             occupied: 0,
             idle_ticks: ticks,
@@ -140,59 +154,67 @@ impl FlowTable {
         self.occupied == 0
     }
 
-    /// The flow's record and which direction of it this packet is. The flow counts as used.
+    /// The flow's record and which direction of it this packet is. The flow counts as used. `likely`: what
+    /// [`expect_record`](FlowTable::expect_record) gave; it is only where to look first.
     #[inline]
     pub(super) fn find(
         &mut self,
         hash: FlowHash,
+        likely: Option<Slot>,
         tuple: &Tuple,
         now: Timestamp,
     ) -> Option<(Slot, Direction)> {
-        let reversed = tuple.key.reversed();
-        let tag = tag(hash);
-        for bucket_ix in self.places(hash) {
-            let bucket = self.buckets.get_mut(bucket_ix)?;
-            for way in bucket.tagged(tag) {
-                let index = bucket_ix.saturating_mul(WAYS).saturating_add(way);
-                let record = self.records.get_mut(index)?;
-                let Some(direction) = record.direction(tuple, &reversed) else { continue };
-                let tick = tick(now);
-                if tick.saturating_sub(record.used) > self.idle_ticks {
-                    bucket.empty(way);
-                    self.occupied = self.occupied.saturating_sub(1);
-                    return None;
-                }
-                if record.used != tick {
-                    record.used = tick;
-                }
-                let mark = 1_u8.wrapping_shl(way as u32);
-                if bucket.marks & mark == 0 {
-                    bucket.marks |= mark;
-                }
-                return Some((Slot(index), direction));
-            }
+        let guess = likely.and_then(|slot| Some((slot, self.direction(slot, hash, tuple)?)));
+        let (slot, direction) = guess.or_else(|| self.search(hash, tuple))?;
+        let (bucket, way) = slot.place();
+        let bucket = self.buckets.get_mut(bucket)?;
+        let record = self.records.get_mut(slot.index())?;
+        let tick = tick(now);
+        if record.idle(tick) > self.idle_ticks {
+            bucket.empty(way);
+            self.occupied = self.occupied.saturating_sub(1);
+            return None;
         }
-        None
+        if record.used != tick {
+            record.used = tick;
+        }
+        let mark = 1_u8.wrapping_shl(way as u32);
+        if bucket.marks & mark == 0 {
+            bucket.marks |= mark;
+        }
+        Some((slot, direction))
     }
 
     /// The same without counting as use, for those who only want to know.
     pub(super) fn look(&self, hash: FlowHash, tuple: &Tuple, now: Timestamp) -> Option<(Slot, Direction)> {
-        let (reversed, tag) = (tuple.key.reversed(), tag(hash));
-        self.places(hash).into_iter().find_map(|bucket_ix| {
-            self.buckets.get(bucket_ix)?.tagged(tag).find_map(|way| {
-                let index = bucket_ix.saturating_mul(WAYS).saturating_add(way);
-                let record = self.records.get(index)?;
-                let direction = record.direction(tuple, &reversed)?;
-                let idle = tick(now).saturating_sub(record.used);
-                (idle <= self.idle_ticks).then_some((Slot(index), direction))
-            })
+        let (slot, direction) = self.search(hash, tuple)?;
+        let idle = self.records.get(slot.index())?.idle(tick(now));
+        (idle <= self.idle_ticks).then_some((slot, direction))
+    }
+
+    /// The flow's record, idle or not, looked for in both buckets.
+    #[inline(never)]
+    fn search(&self, hash: FlowHash, tuple: &Tuple) -> Option<(Slot, Direction)> {
+        self.places(hash).into_iter().find_map(|bucket| {
+            let ways = self.buckets.get(bucket)?.tagged(tag(hash));
+            ways.map(|way| Slot::new(bucket, way))
+                .find_map(|slot| Some((slot, self.direction(slot, hash, tuple)?)))
         })
+    }
+
+    /// Which direction of the flow in this slot the packet is; `None` if it is of another flow.
+    #[inline]
+    fn direction(&self, slot: Slot, hash: FlowHash, tuple: &Tuple) -> Option<Direction> {
+        let (bucket, way) = slot.place();
+        // What was given up as idle still has its key.
+        let held = self.buckets.get(bucket)?.tags.get(way) == Some(&tag(hash));
+        if held { self.records.get(slot.index())?.direction(tuple) } else { None }
     }
 
     /// Asks the cache for the buckets of a flow that will be looked for soon. A table that fits into the cache is left
     /// alone.
     #[inline]
-    pub(super) fn prefetch_buckets(&self, hash: FlowHash) {
+    pub(super) fn expect_buckets(&self, hash: FlowHash) {
         if self.occupied > CACHED {
             for bucket in self.places(hash).into_iter().filter_map(|ix| self.buckets.get(ix)) {
                 prefetch(bucket);
@@ -200,58 +222,81 @@ impl FlowTable {
         }
     }
 
-    /// The same for the record, by the bucket's tag.
+    /// The same for the record: the first one with this hash's tag, which is nearly always the flow's. In which bucket that is
+    /// nothing could foretell, so there is no branch on it.
     #[inline]
-    pub(super) fn prefetch_record(&self, hash: FlowHash) {
-        if self.occupied > CACHED
-            && let Some(record) = self.likely(hash)
-        {
-            prefetch(record);
+    pub(super) fn expect_record(&self, hash: FlowHash) -> Option<Slot> {
+        let [first, second] = self.places(hash);
+        let equal = |bucket: usize| self.buckets.get(bucket).map_or(0, |bucket| bucket.equal(tag(hash)));
+        let (equal_first, equal_second) = (equal(first), equal(second));
+        let in_first = equal_first != 0;
+        let bucket = select_unpredictable(in_first, first, second);
+        let equal = select_unpredictable(in_first, equal_first, equal_second);
+        let slot = Slot::new(bucket, equal.trailing_zeros() as usize / 8);
+        prefetch(self.records.get(slot.index())?);
+        (equal != 0).then_some(slot)
+    }
+
+    /// The path of the flow in this slot, if a packet from this port needs more of it than is in the record.
+    #[inline]
+    pub(super) fn needed_path(&self, slot: Slot, from: PortId, version: u64) -> Option<PathIx> {
+        let record = self.records.get(slot.index())?;
+        if record.from == from.get() && record.version == version as u32 {
+            return None;
+        }
+        record.path()
+    }
+
+    /// Where every packet of the flow goes first that runs as the first one did, if that was [kept](FlowTable::keep_first)
+    /// under this version of the snapshot.
+    #[inline]
+    pub(super) fn first(&self, slot: Slot, version: u64) -> Option<First> {
+        let record = self.records.get(slot.index())?;
+        let kept = record.hop != NO_PORT && record.version == version as u32;
+        let spi = Spi::new(record.spi.get())?;
+        kept.then_some(First { to: PortId::new(record.hop), spi, si: Si::new(record.si) })
+    }
+
+    /// Keeps where every packet of the flow goes first that runs as the first one did, as long as neither the snapshot nor
+    /// what was chosen is another.
+    pub(super) fn keep_first(&mut self, slot: Slot, version: u64, first: First) {
+        let Some(record) = self.records.get_mut(slot.index()) else { return };
+        // The path's own, so there has to be one.
+        if record.path().is_some() && record.spi == U24::new(first.spi.get()) {
+            (record.version, record.hop, record.si) = (version as u32, first.to.get(), first.si.get());
         }
     }
 
-    /// The path that a flow of this hash was given, most likely: another may have its tag.
+    /// What was chosen for the flow, if that was by the tables of this revision. `chain_of`: the chain of a path of theirs.
     #[inline]
-    pub(super) fn likely_path(&self, hash: FlowHash) -> Option<PathIx> {
-        let record = self.likely(hash)?;
-        (record.path != NO_PATH).then_some(PathIx(record.path))
-    }
-
-    /// The first record with this hash's tag.
-    #[inline]
-    fn likely(&self, hash: FlowHash) -> Option<&Record> {
-        let tag = tag(hash);
-        self.places(hash).into_iter().find_map(|ix| {
-            let way = self.buckets.get(ix)?.tagged(tag).next()?;
-            self.records.get(ix.saturating_mul(WAYS).saturating_add(way))
-        })
-    }
-
-    /// What was chosen for the flow, if that was by the tables of this revision.
-    #[inline]
-    pub(super) fn choice(&self, slot: Slot, revision: u32) -> Option<Choice> {
-        let record = self.records.get(slot.0)?;
-        (record.revision == revision).then(|| record.choice())
+    pub(super) fn choice(
+        &self,
+        slot: Slot,
+        revision: u32,
+        chain_of: impl FnOnce(PathIx) -> Option<ChainIx>,
+    ) -> Option<Choice> {
+        let record = self.records.get(slot.index())?;
+        if record.revision == revision { record.choice(chain_of) } else { None }
     }
 
     /// The flow as it began and the path it had, by name, for choosing anew under other tables.
     pub(super) fn origin(&self, slot: Slot) -> Option<(Tuple, Option<Spi>)> {
-        let record = self.records.get(slot.0)?;
+        let record = self.records.get(slot.index())?;
         let to = (record.to != NO_PORT).then_some(PortId::new(record.to));
-        let spi = if record.path == NO_PATH { None } else { Spi::new(record.spi) };
+        let spi = record.path().and_then(|_| Spi::new(record.spi.get()));
         Some((Tuple { key: record.key, from: PortId::new(record.from), to }, spi))
     }
 
     /// Replaces what was chosen for a flow.
     pub(super) fn set(&mut self, slot: Slot, choice: Choice, revision: u32) {
-        if let Some(record) = self.records.get_mut(slot.0) {
+        if let Some(record) = self.records.get_mut(slot.index()) {
             record.set(choice, revision);
         }
     }
 
     /// Makes this packet the one that began the flow.
     pub(super) fn turn(&mut self, slot: Slot, tuple: &Tuple, choice: Choice, revision: u32) {
-        if let Some(record) = self.records.get_mut(slot.0) {
+        if let Some(record) = self.records.get_mut(slot.index()) {
             *record = Record::new(tuple, choice, revision, record.used);
         }
     }
@@ -298,18 +343,25 @@ impl FlowTable {
 }
 
 impl Bucket {
-    /// The ways that hold this tag, all told at once: which of them does is nothing a branch could be foretold by.
+    /// The ways that hold this tag.
     #[inline]
     fn tagged(&self, tag: u8) -> impl Iterator<Item = usize> + use<> {
-        const LOW: u64 = 0x7F7F_7F7F_7F7F_7F7F;
-        let differing = u64::from_le_bytes(self.tags) ^ u64::from_le_bytes([tag; WAYS]);
-        // The upper bit of each byte that is 0, of no other.
-        let mut equal = !((differing & LOW).wrapping_add(LOW) | differing | LOW);
+        let mut equal = self.equal(tag);
         std::iter::from_fn(move || {
             let way = (equal != 0).then(|| equal.trailing_zeros() as usize / 8)?;
             equal &= equal.wrapping_sub(1);
             Some(way)
         })
+    }
+
+    /// The same as the upper bit of a byte for each way, all told at once: which of them does is nothing a branch could be
+    /// foretold by.
+    #[inline]
+    fn equal(&self, tag: u8) -> u64 {
+        const LOW: u64 = 0x7F7F_7F7F_7F7F_7F7F;
+        let differing = u64::from_le_bytes(self.tags) ^ u64::from_le_bytes([tag; WAYS]);
+        // The upper bit of each byte that is 0, of no other.
+        !((differing & LOW).wrapping_add(LOW) | differing | LOW)
     }
 
     fn free(&self) -> usize {
@@ -337,68 +389,10 @@ impl Bucket {
     }
 }
 
-impl Record {
-    const FREE: Record = Record {
-        key: FlowKey::NONE,
-        revision: 0,
-        used: 0,
-        path: NO_PATH,
-        spi: 0,
-        from: NO_PORT,
-        to: NO_PORT,
-        chain: NO_CHAIN,
-        plain_both: false,
-    };
-
-    fn new(tuple: &Tuple, choice: Choice, revision: u32, used: u32) -> Record {
-        let to = tuple.to.map_or(NO_PORT, PortId::get);
-        let mut record = Record { key: tuple.key, used, from: tuple.from.get(), to, ..Record::FREE };
-        record.set(choice, revision);
-        record
-    }
-
-    #[inline]
-    fn direction(&self, tuple: &Tuple, reversed: &FlowKey) -> Option<Direction> {
-        let (from, to) = (tuple.from.get(), tuple.to.map_or(NO_PORT, PortId::get));
-        if self.key == tuple.key && (self.from, self.to) == (from, to) {
-            Some(Direction::Forward)
-        } else if self.key == *reversed && (self.from, self.to) == (to, from) && !self.key.is_datagram() {
-            Some(Direction::Reverse)
-        } else {
-            None
-        }
-    }
-
-    fn choice(&self) -> Choice {
-        if self.chain == NO_CHAIN {
-            return Choice::Plain { both: self.plain_both };
-        }
-        let path = (self.path != NO_PATH).then_some(PathIx(self.path));
-        Choice::Chain { chain: ChainIx(self.chain), path: path.zip(Spi::new(self.spi)) }
-    }
-
-    fn set(&mut self, choice: Choice, revision: u32) {
-        self.revision = revision;
-        (self.chain, self.plain_both) = match choice {
-            Choice::Plain { both } => (NO_CHAIN, both),
-            Choice::Chain { chain, .. } => (chain.0, false),
-        };
-        (self.path, self.spi) = match choice {
-            Choice::Chain { path: Some((path, spi)), .. } => (path.0, spi.get()),
-            Choice::Chain { path: None, .. } | Choice::Plain { .. } => (NO_PATH, 0),
-        };
-    }
-}
-
 /// A byte of the hash, never 0. Its bits choose neither bucket as long as there are fewer than 2^20.
 #[inline]
 fn tag(hash: FlowHash) -> u8 {
     ((hash.get() >> 36) as u8).max(1)
-}
-
-#[inline]
-fn tick(now: Timestamp) -> u32 {
-    u32::try_from(now.as_nanos() >> TICK_SHIFT).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -407,7 +401,7 @@ mod tests {
     use crate::chain::samples::{VM5, VM6, VM7, seconds};
     use crate::frame::{Layer4, Protocol};
 
-    const PLAIN: Choice = Choice::Plain { both: false };
+    const CHOICE: Choice = Choice::Plain { both: false };
 
     fn tuple(number: u32) -> Tuple {
         let [a, b, c, d] = number.to_be_bytes();
@@ -425,11 +419,11 @@ mod tests {
     }
 
     fn enter(flows: &mut FlowTable, tuple: &Tuple, now: u64) -> bool {
-        flows.enter(tuple.key.hash(42), tuple, PLAIN, 1, seconds(now))
+        flows.enter(tuple.key.hash(42), tuple, CHOICE, 1, seconds(now))
     }
 
     fn find(flows: &mut FlowTable, tuple: &Tuple, now: u64) -> Option<Direction> {
-        flows.find(tuple.key.hash(42), tuple, seconds(now)).map(|(_, direction)| direction)
+        flows.find(tuple.key.hash(42), None, tuple, seconds(now)).map(|(_, direction)| direction)
     }
 
     #[test]
@@ -478,18 +472,47 @@ mod tests {
         let mut flows = table(64);
         let there = tuple(1);
         enter(&mut flows, &there, 0);
-        let (slot, _) = flows.find(there.key.hash(42), &there, seconds(0)).unwrap();
+        let (slot, _) = flows.find(there.key.hash(42), None, &there, seconds(0)).unwrap();
         let path = Spi::new(7).map(|spi| (PathIx(3), spi));
-        let mut choices = vec![PLAIN, Choice::Plain { both: true }];
+        let mut choices = vec![CHOICE, Choice::Plain { both: true }];
         choices.extend([None, path].map(|path| Choice::Chain { chain: ChainIx(2), path }));
         for choice in choices {
             flows.set(slot, choice, 9);
-            assert_eq!(flows.choice(slot, 9), Some(choice));
-            assert_eq!(flows.choice(slot, 8), None, "of other tables");
+            let chain_of = |path| (path == PathIx(3)).then_some(ChainIx(2));
+            assert_eq!(flows.choice(slot, 9, chain_of), Some(choice));
+            assert_eq!(flows.choice(slot, 8, chain_of), None, "of other tables");
         }
         assert_eq!(flows.origin(slot), Some((there, Spi::new(7))));
-        flows.turn(slot, &reply(&there), PLAIN, 9);
+        flows.turn(slot, &reply(&there), CHOICE, 9);
         assert_eq!(find(&mut flows, &there, 0), Some(Direction::Reverse));
+    }
+
+    #[test]
+    fn a_first_hop_is_kept_with_one_choice_under_one_version() {
+        let mut flows = table(64);
+        let (there, [one, other]) = (tuple(1), [7, 8].map(|spi| Spi::new(spi).unwrap()));
+        enter(&mut flows, &there, 0);
+        let (slot, _) = flows.find(there.key.hash(42), None, &there, seconds(0)).unwrap();
+        let first = |spi| First { to: VM7, spi, si: Si::new(3) };
+        let pinned = Choice::Chain { chain: ChainIx(2), path: Some((PathIx(3), one)) };
+        flows.keep_first(slot, 5, first(one));
+        assert_eq!(flows.first(slot, 5), None, "it has no path");
+        flows.set(slot, pinned, 9);
+        flows.keep_first(slot, 5, first(other));
+        assert_eq!(flows.first(slot, 5), None, "of another path");
+        flows.keep_first(slot, 5, first(one));
+        assert_eq!((flows.first(slot, 5), flows.first(slot, 6)), (Some(first(one)), None));
+        let needed = |flows: &FlowTable, from, version| flows.needed_path(slot, from, version).is_some();
+        assert_eq!([(VM5, 5), (VM6, 5), (VM5, 6)].map(|(f, v)| needed(&flows, f, v)), [false, true, true]);
+        flows.set(slot, pinned, 9);
+        assert_eq!(flows.first(slot, 5), None, "chosen anew");
+    }
+
+    #[test]
+    fn ticks_come_round() {
+        let at = |used| Record { used: U24::new(used), ..Record::FREE };
+        assert_eq!(at(U24::MAX).idle(U24::new(2)), 3);
+        assert_eq!(at(7).idle(U24::new(6)), 0, "read a little later by another worker");
     }
 
     #[test]

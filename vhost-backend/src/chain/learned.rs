@@ -8,7 +8,8 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Counts, FlowTable, MacTable, PortId, Snapshot};
+use super::decide::{Between, Inner};
+use super::{Counts, FlowTable, MacTable, PortId, Slot, Snapshot};
 use crate::frame::{FlowHash, FlowKey, Mac};
 use crate::liveness::Timestamp;
 
@@ -83,7 +84,7 @@ impl Learned {
     /// What one worker needs to decide the packets of a batch. It holds a lock: not to be kept while waiting for another.
     #[must_use]
     pub fn steering<'a>(&'a self, counts: &'a mut Counts) -> Steering<'a> {
-        Steering { learned: self, held: None, counts }
+        Steering { learned: self, held: None, between: None, inner: None, counts }
     }
 }
 
@@ -92,6 +93,10 @@ pub struct Steering<'a> {
     learned: &'a Learned,
     /// The shard used last.
     held: Option<(usize, MutexGuard<'a, FlowTable>)>,
+    /// The stations between which the last frame ran, if that follows from the snapshot alone, and where it went.
+    pub(super) between: Option<(Between, PortId)>,
+    /// The same of the last frame that left its path.
+    pub(super) inner: Option<(Inner, PortId)>,
     /// What was counted.
     pub counts: &'a mut Counts,
 }
@@ -104,37 +109,42 @@ impl Steering<'_> {
     }
 
     /// The flows among which one of this hash is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn flows(&mut self, hash: FlowHash) -> Option<&mut FlowTable> {
         let shard = self.learned.shard(hash);
         if self.held.as_ref().is_none_or(|(held, _)| *held != shard) {
-            // Never two at a time.
-            self.held = None;
-            self.held = Some((shard, lock(self.learned.shards.get(shard)?)));
+            self.hold(shard);
         }
         self.held.as_mut().map(|(_, table)| &mut **table)
+    }
+
+    #[inline(never)]
+    fn hold(&mut self, shard: usize) {
+        // Never two at a time.
+        self.held = None;
+        self.held = self.learned.shards.get(shard).map(|table| (shard, lock(table)));
     }
 
     /// Asks the cache for what a look-up of the flow will read first.
     #[inline]
     pub fn expect(&mut self, hash: FlowHash) {
         if let Some(flows) = self.flows(hash) {
-            flows.prefetch_buckets(hash);
+            flows.expect_buckets(hash);
         }
     }
 
-    /// Asks the cache for what it will read then. Between the two some time should pass, and some before the look-up.
+    /// Asks the cache for what it will read then, and gives where that is. Between the two some time should pass, and some
+    /// before the look-up.
     #[inline]
-    pub fn expect_record(&mut self, hash: FlowHash) {
-        if let Some(flows) = self.flows(hash) {
-            flows.prefetch_record(hash);
-        }
+    pub fn expect_record(&mut self, hash: FlowHash) -> Option<Slot> {
+        self.flows(hash)?.expect_record(hash)
     }
 
-    /// Asks the cache for the path that the record names, which is read last.
+    /// Asks the cache for the path that the record names, if a packet from this port needs to have it looked at.
     #[inline]
-    pub fn expect_path(&mut self, snapshot: &Snapshot, hash: FlowHash) {
-        if let Some(path) = self.flows(hash).and_then(|flows| flows.likely_path(hash)) {
+    pub fn expect_path(&mut self, snapshot: &Snapshot, hash: FlowHash, from: PortId, record: Slot) {
+        let version = snapshot.version();
+        if let Some(path) = self.flows(hash).and_then(|flows| flows.needed_path(record, from, version)) {
             snapshot.tables.paths.prefetch_record(path);
         }
     }

@@ -42,7 +42,7 @@ mod verdict;
 pub use cache::{Lately, Standing, VerdictCache};
 pub use counts::{Counts, PolicyCounts};
 pub use decide::{Arrival, Decision, Return, Stripped, classify, deliver, forward};
-pub use flow::FlowTable;
+pub use flow::{FlowTable, Slot};
 use id::{ChainIx, PathIx, PolicyIx};
 pub use id::{Generation, PortId};
 pub use learned::{Learned, Steering};

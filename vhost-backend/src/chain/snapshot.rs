@@ -241,6 +241,12 @@ impl Snapshot {
         self.version
     }
 
+    /// The same as another: nothing that was kept under this one is good under that.
+    #[cfg(test)]
+    pub(super) fn renumbered(&self) -> Snapshot {
+        Snapshot { version: next_version(), ..self.clone() }
+    }
+
     /// The generation of the tables.
     pub fn generation(&self) -> Generation {
         self.tables.generation

@@ -1,6 +1,6 @@
 //! Which path a packet takes: the flow table first, the policies for what it does not know.
 
-use super::flow::{Choice, Direction, Slot, Tuple};
+use super::flow::{Choice, Direction, First, Slot, Tuple};
 use super::spec::Failback;
 use super::{ChainIx, PathIx, Snapshot, Steering};
 use crate::frame::FlowHash;
@@ -14,12 +14,16 @@ pub(super) enum Way {
         /// And so is every packet of the flow, in either direction, under these tables.
         lasting: bool,
     },
+    /// To the first hop of a path that is up, as every packet of the flow in this direction, under these tables.
+    First(First),
     /// Along a path that is up.
     Path {
         /// The path.
         path: PathIx,
         /// And so does every packet of the flow in this direction, under these tables.
         lasting: bool,
+        /// The flow's record, if this packet runs as its first one did.
+        record: Option<Slot>,
     },
     /// No path is up: along this one, past the services that are out.
     Around(ChainIx, PathIx),
@@ -27,17 +31,25 @@ pub(super) enum Way {
     Cut(ChainIx),
 }
 
-/// The way of a packet. `datagram`: it is the first fragment of this one, whose further fragments shall follow it.
+/// The way of a packet. `likely`: where its flow's record may be. `datagram`: it is the first fragment of this one, whose further fragments shall follow it.
 #[inline]
 pub(super) fn steer(
     snapshot: &Snapshot,
     steering: &mut Steering<'_>,
     tuple: &Tuple,
-    hash: FlowHash,
+    (hash, likely): (FlowHash, Option<Slot>),
     datagram: Option<u32>,
     now: Timestamp,
 ) -> Way {
-    let (choice, direction) = match steering.flows(hash).and_then(|flows| flows.find(hash, tuple, now)) {
+    let found = steering.flows(hash).and_then(|flows| flows.find(hash, likely, tuple, now));
+    if let (Some((slot, Direction::Forward)), None) = (found, datagram)
+        && let Some(flows) = steering.flows(hash)
+        && let Some(first) = flows.first(slot, snapshot.version())
+    {
+        steering.counts.pinned_forward += 1;
+        return Way::First(first);
+    }
+    let (choice, direction) = match found {
         Some((slot, direction)) => known(snapshot, steering, tuple, hash, slot, direction, now),
         None => {
             let choice = first_choice(snapshot, tuple, hash, now);
@@ -48,10 +60,19 @@ pub(super) fn steer(
     if let Some(id) = datagram {
         follow(snapshot, steering, tuple, id, (choice, direction), now);
     }
-    way(snapshot, choice, direction, now)
+    // A slot is good until another flow is entered.
+    let record =
+        found.filter(|_| direction == Direction::Forward && datagram.is_none()).map(|(slot, _)| slot);
+    way(snapshot, choice, direction, record, now)
 }
 
-fn way(snapshot: &Snapshot, choice: Choice, direction: Direction, now: Timestamp) -> Way {
+fn way(
+    snapshot: &Snapshot,
+    choice: Choice,
+    direction: Direction,
+    record: Option<Slot>,
+    now: Timestamp,
+) -> Way {
     match choice {
         Choice::Plain { both } => Way::Plain { lasting: both },
         Choice::Chain { chain, path: None } => Way::Cut(chain),
@@ -65,7 +86,7 @@ fn way(snapshot: &Snapshot, choice: Choice, direction: Direction, now: Timestamp
                 Some(taken) if !snapshot.health.is_up(path) => Way::Around(chain, taken),
                 Some(path) => {
                     let lasting = !moves_back(snapshot, chain) || snapshot.health.is_settled(now);
-                    Way::Path { path, lasting }
+                    Way::Path { path, lasting, record }
                 }
             }
         }
@@ -88,7 +109,9 @@ fn known(
     direction: Direction,
     now: Timestamp,
 ) -> (Choice, Direction) {
-    let choice = match steering.flows(hash).and_then(|flows| flows.choice(slot, snapshot.revision)) {
+    let chain_of = |path: PathIx| snapshot.tables.paths.get(path).map(|path| path.chain);
+    let choice = steering.flows(hash).and_then(|flows| flows.choice(slot, snapshot.revision, chain_of));
+    let choice = match choice {
         Some(choice) => choice,
         None => {
             let renewed = renewed(snapshot, steering, hash, slot);
@@ -231,7 +254,7 @@ fn follow(
     };
     let tuple = Tuple { key: first.key.datagram(id), ..*first };
     let hash = steering.hash(&tuple.key);
-    match steering.flows(hash).and_then(|flows| flows.find(hash, &tuple, now)) {
+    match steering.flows(hash).and_then(|flows| flows.find(hash, None, &tuple, now)) {
         Some((slot, _)) => set(snapshot, steering, hash, slot, choice),
         None => enter(snapshot, steering, &tuple, hash, choice, now),
     }

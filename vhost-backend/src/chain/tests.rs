@@ -7,6 +7,7 @@ use super::*;
 use crate::frame::samples::{Ipv4, ethernet, icmp, udp};
 use crate::frame::{Frame, Mac};
 
+mod kept;
 mod no_path;
 
 /// A daemon's decisions: what one worker would do with a frame until it is delivered.

@@ -148,6 +148,13 @@ impl FlowKey {
         FlowKey([src_high, src_low, dst_high, dst_low, word])
     }
 
+    /// Whether it is the same, without a branch for each word: most comparisons find that it is.
+    #[inline]
+    pub(crate) const fn is(&self, other: &FlowKey) -> bool {
+        let ([a, b, c, d, e], [f, g, h, i, j]) = (self.0, other.0);
+        (a ^ f) | (b ^ g) | (c ^ h) | (d ^ i) | (e ^ j) == 0
+    }
+
     /// The key of a datagram's later fragments, made from the first one's.
     pub fn datagram(self, id: u32) -> FlowKey {
         let [a, b, c, d, word] = self.0;

@@ -84,7 +84,7 @@ fn usual(prefix: &[u8], len: usize) -> Option<&[u8; PLAIN]> {
 }
 
 /// The flow of such a frame.
-#[inline]
+#[inline(always)]
 pub(super) fn usual_flow(prefix: &[u8], len: usize) -> Option<FlowKey> {
     let head = usual(prefix, len)?;
     Some(FlowKey::v4_usual(u32_at(head, 26), u32_at(head, 30), u32_at(head, 34), Protocol(head[23])))

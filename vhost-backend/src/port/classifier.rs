@@ -3,7 +3,7 @@
 use nsh::{Context, Header, NextProtocol, Origin, Ttl};
 
 use super::{Outgoing, To};
-use crate::chain::{self, Arrival, PortId, Snapshot, Steering, Stripped, Verdict};
+use crate::chain::{self, Arrival, PortId, Slot, Snapshot, Steering, Stripped, Verdict};
 use crate::frame::{FlowHash, Frame, Imprint};
 use crate::liveness::Timestamp;
 use crate::telemetry::Discard;
@@ -23,20 +23,54 @@ pub(crate) struct Seen {
     frame: Frame,
     /// Of its flow, if it has one.
     hash: Option<FlowHash>,
+    /// Where the flow's record may be.
+    likely: Option<Slot>,
     /// By which a lasting verdict about it can be kept.
     pub(crate) imprint: Option<Imprint>,
 }
 
 impl Seen {
-    /// The frame that `out` holds.
+    /// The frame that `out` holds. `imprint`: its, if it was asked for.
     ///
     /// # Errors
     /// It is malformed.
-    #[inline]
-    pub(crate) fn parse(steering: &Steering<'_>, out: &Outgoing) -> Result<Self, Discard> {
-        let frame = Frame::parse(out.head(), out.len()).map_err(|_| Discard::Malformed)?;
+    #[inline(always)]
+    pub(crate) fn parse(
+        steering: &Steering<'_>,
+        out: &Outgoing,
+        imprint: Option<Imprint>,
+        seen: &mut Option<Self>,
+    ) -> Result<(), Discard> {
+        // Each is made where it is to lie: moved at once, it would be read before its stores are done.
+        let Some(frame) = Frame::parse_usual(out.head(), out.len()) else {
+            return Self::parse_any(steering, out, seen);
+        };
         let hash = frame.flow().map(|key| steering.hash(key));
-        Ok(Self { frame, hash, imprint: None })
+        *seen = Some(Self { frame, hash, likely: None, imprint });
+        Ok(())
+    }
+
+    /// The same for a frame that no imprint is of.
+    #[inline(never)]
+    fn parse_any(steering: &Steering<'_>, out: &Outgoing, seen: &mut Option<Self>) -> Result<(), Discard> {
+        let frame = Frame::parse_any(out.head(), out.len()).map_err(|_| Discard::Malformed)?;
+        let hash = frame.flow().map(|key| steering.hash(key));
+        *seen = Some(Self { frame, hash, likely: None, imprint: None });
+        Ok(())
+    }
+
+    /// Asks the cache for the flow's record.
+    #[inline]
+    pub(crate) fn expect_record(&mut self, steering: &mut Steering<'_>) {
+        self.likely = self.hash.and_then(|hash| steering.expect_record(hash));
+    }
+
+    /// Asks the cache for what will be read of the tables about this frame of the tenant at `from`.
+    #[inline]
+    pub(crate) fn expect_path(&self, basis: &mut Basis<'_, '_>, from: PortId) {
+        if let (Some(hash), Some(record)) = (self.hash, self.likely) {
+            basis.steering.expect_path(basis.snapshot, hash, from, record);
+        }
     }
 
     /// Its flow's hash, if it has a flow.
@@ -47,8 +81,12 @@ impl Seen {
 
 /// Steers a plain frame that came back to its classifier (¶65).
 pub(super) fn steer(basis: &mut Basis<'_, '_>, from: PortId, out: &mut Outgoing) -> Result<To, Discard> {
-    let seen = Seen::parse(basis.steering, out)?;
-    classify(basis, from, &seen, out)
+    let mut seen = None;
+    Seen::parse(basis.steering, out, None, &mut seen)?;
+    match seen {
+        Some(seen) => classify(basis, from, &seen, out),
+        None => Err(Discard::Malformed),
+    }
 }
 
 /// Gives where a frame of the tenant at `from` goes, and the frame the header for that.
@@ -62,8 +100,8 @@ pub(crate) fn classify(
     seen: &Seen,
     out: &mut Outgoing,
 ) -> Result<To, Discard> {
-    let Seen { frame, hash, .. } = seen;
-    let arrival = Arrival { from, frame, hash: hash.unwrap_or_default(), now: basis.now };
+    let Seen { frame, hash, likely, .. } = seen;
+    let arrival = Arrival { from, frame, hash: hash.unwrap_or_default(), likely: *likely, now: basis.now };
     let decision = chain::classify(basis.snapshot, basis.steering, &arrival);
     let to = carry_out(basis.host, from, decision.verdict, out);
     out.lasting = decision.lasting.then_some(decision.verdict);

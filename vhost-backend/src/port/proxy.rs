@@ -216,6 +216,30 @@ impl Proxy {
         })
     }
 
+    /// Takes a frame of the most common kind, of which nothing is to be looked at but where it goes: `None` if it is none.
+    #[inline]
+    pub(crate) fn take_common(
+        &mut self,
+        basis: &Basis<'_, '_>,
+        from: PortId,
+        out: &mut Outgoing,
+    ) -> Option<Result<To, Discard>> {
+        if self.is_unaware() {
+            return None;
+        }
+        let (spi, si, ttl) = Pushed::recognise(out.head_mut())?.position();
+        let decision = chain::forward(basis.snapshot, &Return { from, spi, si, ttl });
+        let verdict = match decision.verdict {
+            _ if !decision.lasting => return None,
+            Verdict::Strip => {
+                let inner = out.head().get(nsh::ENCAP_LEN..)?;
+                basis.steering.delivered(basis.snapshot, inner)?
+            }
+            verdict => verdict,
+        };
+        self.take_alike(basis.now, basis.host, verdict, out)
+    }
+
     fn open(
         &mut self,
         basis: &mut Basis<'_, '_>,

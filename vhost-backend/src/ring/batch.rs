@@ -9,6 +9,9 @@ use super::region::Region;
 use super::split::Side;
 use super::{BATCH, VNET_LEN};
 
+/// Buffers further apart than this no core foresees.
+const FAR: usize = 1 << 16;
+
 /// A mapped piece of memory that a chain consists of.
 ///
 /// Invariant (kept by [`Arena::push`]'s callers in this module and `desc`): `len` bytes at `host` are one mapping of
@@ -143,6 +146,17 @@ impl Batch {
     #[inline(always)]
     pub(super) fn first_segment(&self, slot: &Slot) -> Option<&Segment> {
         self.arena.segments.get(slot.first as usize)
+    }
+
+    /// The buffers of the first chains not yet taken lie one behind the other, as far apart as each other.
+    #[inline]
+    pub(super) fn is_in_order(&self) -> bool {
+        let [a, b, c, d, ..] = self.open() else { return false };
+        let place = |slot| self.first_segment(slot).map_or(0, |segment| segment.host.addr());
+        let apart = place(b).wrapping_sub(place(a));
+        (1..=FAR).contains(&apart)
+            && place(c).wrapping_sub(place(b)) == apart
+            && place(d).wrapping_sub(place(c)) == apart
     }
 
     /// Asks the cache for the buffer of the chain `ahead` places behind those taken, to be written.

@@ -12,7 +12,10 @@ use super::region::{Region, RegionMap};
 
 /// So many buffers ahead of the one being written are asked for: enough to have come by then, and few enough to be under
 /// way at a time.
-pub(super) const EXPECTED: usize = 8;
+const EXPECTED: usize = 8;
+/// The same where buffers lie one behind the other. The driver's core fetches those behind the one it reads by itself; asked for
+/// before it comes near, they are had for long enough to be written.
+const EXPECTED_IN_ORDER: usize = 24;
 
 /// The device side of one split virtqueue.
 ///
@@ -33,6 +36,8 @@ pub struct Split {
     pub(super) next_used: u16,
     /// `used.idx` as the driver sees it.
     pub(super) published: u16,
+    /// How many buffers ahead are asked for.
+    pub(super) expected: usize,
     /// `used.idx` when the driver was last asked whether to notify it.
     pub(super) asked: u16,
     pub(super) event_idx: bool,
@@ -86,6 +91,7 @@ impl Split {
             seen_avail: next_avail,
             next_used,
             published: next_used,
+            expected: EXPECTED,
             asked: next_used,
             event_idx,
             broken: None,
@@ -170,7 +176,8 @@ impl Split {
             // What was written is done with; there has to be room for a batch behind the rest.
             self.batch.complete();
             let _ = self.read_up_to(BATCH);
-            (0..EXPECTED).for_each(|ahead| self.batch.expect(ahead));
+            self.expected = if self.batch.is_in_order() { EXPECTED_IN_ORDER } else { EXPECTED };
+            (0..self.expected).for_each(|ahead| self.batch.expect(ahead));
         }
     }
 

@@ -3,7 +3,7 @@ use super::batch::Segment;
 use super::chain::Chain;
 use super::copy;
 use super::error::WriteError;
-use super::split::{EXPECTED, Side, Split};
+use super::split::{Side, Split};
 
 /// A frame about to be written into a receive ring, in three parts that are joined during the one copy.
 #[derive(Clone, Copy)]
@@ -106,7 +106,7 @@ impl Split {
     #[inline(always)]
     pub fn write_ready<'f>(&mut self, frames: impl Iterator<Item = Ready<'f>>) -> Written {
         self.turn(Side::Write);
-        let Split { rings, batch, handed, .. } = self;
+        let Split { rings, batch, handed, expected, .. } = self;
         let mut written = Written::default();
         let mut at = self.next_used;
         for (frame, slot) in frames.zip(batch.open()) {
@@ -115,7 +115,7 @@ impl Split {
             if need > segment.len as usize || need > slot.len as usize || frame.front.len() < VNET_LEN {
                 break;
             }
-            batch.expect(written.frames + EXPECTED);
+            batch.expect(written.frames + *expected);
             // SAFETY: the segment is mapped (see Segment) and holds `need` bytes.
             unsafe { copy::write(frame.front, segment.host) };
             if let Some(tail) = &frame.tail {
@@ -211,7 +211,7 @@ impl Split {
     /// Writes `frame`, `need` bytes with its header, into the next `chains` chains, which hold that many.
     #[inline(always)]
     fn place(&mut self, frame: &Gather<'_>, need: usize, chains: usize) {
-        self.batch.expect(EXPECTED);
+        self.batch.expect(self.expected);
         let vnet = frame.vnet.with_buffers(chains as u16);
         let Some(first) = self.batch.open().first() else { return };
         match self.batch.segments_from(first) {

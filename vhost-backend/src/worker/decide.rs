@@ -6,8 +6,9 @@
 //! ```
 //!
 //! What no verdict is kept for is decided in rounds over the batch, so that the cache misses of one frame overlap those of
-//! the next: of what a tenant sends first the flow table's buckets are asked for, then its records, then the paths they
-//! name, and then the frames are decided; of what a service VM returns, the paths.
+//! the next: of what a tenant sends first the flow table's buckets are asked for, then its records, and then the frames are
+//! decided, with the paths that more is needed of than the records say asked for shortly before; of what a service VM returns
+//! the paths are asked for.
 
 use std::sync::atomic::Ordering;
 
@@ -23,6 +24,9 @@ use crate::telemetry::{Account, Direction, Discard, Stage};
 
 /// The longest frame a tap is handed, with its virtio-net header: what IP can carry, with VLAN tags.
 const JOINED: usize = VNET_LEN + 65_535 + 32;
+
+/// For so many frames ahead the path is asked for, where more is needed than the flow's record says.
+const PATHS_AHEAD: usize = 4;
 
 /// The frames of one batch between decision and delivery.
 pub(super) struct Batch {
@@ -217,18 +221,22 @@ impl Batch {
 
     /// Decides what [`sent`] left undecided.
     fn decide_seen(&mut self, basis: &mut Basis<'_, '_>, standing: Standing, port: &Port, count: usize) {
-        for hash in self.seen.iter().take(count).flatten().filter_map(Seen::hash) {
-            basis.steering.expect_record(hash);
+        let Self { frames, seen, cache, .. } = self;
+        // Nothing else in between: each may wait for the address to be translated, and only few instructions wait at a time.
+        for seen in seen.iter_mut().take(count).flatten() {
+            seen.expect_record(basis.steering);
         }
-        for hash in self.seen.iter().take(count).flatten().filter_map(Seen::hash) {
-            basis.steering.expect_path(basis.snapshot, hash);
-        }
-        for (out, seen) in self.frames.iter_mut().zip(&mut self.seen).take(count) {
-            let Some(seen) = seen.take() else { continue };
-            out.to = classify(basis, port.id, &seen, out).unwrap_or_else(To::Discard);
-            if let (Some(imprint), Some(verdict)) = (seen.imprint, out.lasting) {
-                self.cache.keep(&imprint, port.id, standing, verdict);
+        for (at, out) in frames.iter_mut().enumerate().take(count) {
+            if let Some(next) = seen.get(at.saturating_add(PATHS_AHEAD)).and_then(Option::as_ref) {
+                next.expect_path(basis, port.id);
             }
+            let Some(place) = seen.get_mut(at) else { break };
+            let Some(known) = place else { continue };
+            out.to = classify(basis, port.id, known, out).unwrap_or_else(To::Discard);
+            if let (Some(imprint), Some(verdict)) = (&known.imprint, out.lasting) {
+                cache.keep(imprint, port.id, standing, verdict);
+            }
+            *place = None;
         }
     }
 }
@@ -250,12 +258,10 @@ fn sent(
             return carry_out(basis.host, port.id, verdict, out);
         }
     }
-    let mut unknown = Seen::parse(basis.steering, out)?;
-    unknown.imprint = imprint;
-    if let Some(hash) = unknown.hash() {
+    Seen::parse(basis.steering, out, imprint, seen)?;
+    if let Some(hash) = seen.as_ref().and_then(Seen::hash) {
         basis.steering.expect(hash);
     }
-    *seen = Some(unknown);
     Ok(To::Consumed)
 }
 
@@ -271,7 +277,18 @@ fn returned(
 ) -> Result<To, Discard> {
     // A service VM is offered nothing to ask for.
     port.request(&out.header(), &[], 0)?;
-    let Some(lately) = lately else { return proxy.take(basis, port.id, chain, out) };
+    let Some(lately) = lately else {
+        return match proxy.take_common(basis, port.id, out) {
+            Some(decided) => decided,
+            None => {
+                let decided = proxy.take(basis, port.id, chain, out);
+                if let Some(verdict) = out.lasting {
+                    basis.steering.keep_delivered(basis.snapshot, out.head(), verdict);
+                }
+                decided
+            }
+        };
+    };
     let imprint = Imprint::in_nsh(out.head());
     let known = imprint.and_then(|imprint| lately.find(&imprint));
     if let Some(decided) = known.and_then(|verdict| proxy.take_alike(basis.now, basis.host, verdict, out)) {

@@ -10,6 +10,23 @@ use super::chains::{SIZE, Seen, Tables, pop, queue, tables};
 use super::driver::{Desc, Driver, NEXT, PAYLOAD, WRITE, memory};
 use crate::ring::{Gather, Ready, VNET_LEN, WriteError, Written};
 
+#[test]
+fn buffers_that_lie_in_order_are_asked_for_further_ahead() {
+    let in_order: Vec<u64> = (0..32).map(|buffer| PAYLOAD + buffer * 2112).collect();
+    let of_two: Vec<u64> = in_order.iter().map(|addr| PAYLOAD + (addr - PAYLOAD) / 4224 * 8448).collect();
+    let backwards: Vec<u64> = in_order.iter().rev().copied().collect();
+    let of = |buffers: &[u64]| {
+        let mut driver = Driver::new(&memory(), 64, 0);
+        buffers.iter().zip(0..).for_each(|(addr, index)| driver.offer_one(index, *addr, 2048, WRITE));
+        let mut split = driver.split(false);
+        split.prepare();
+        split.expected
+    };
+    let [ordered, few, scattered, reversed] = [&in_order[..], &in_order[..3], &of_two, &backwards].map(of);
+    assert!(ordered > few);
+    assert_eq!([few, scattered, reversed], [few; 3]);
+}
+
 /// What driver and device do, in turn.
 #[derive(Debug, Clone)]
 enum Step {
