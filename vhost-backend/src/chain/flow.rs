@@ -527,6 +527,21 @@ mod tests {
     }
 
     #[test]
+    fn a_flow_given_up_as_idle_is_not_found_where_it_was() {
+        let mut flows = table(64);
+        [1, 2].iter().for_each(|number| {
+            enter(&mut flows, &tuple(*number), 0);
+        });
+        let (there, hash) = (tuple(1), tuple(1).key.hash(42));
+        let likely = flows.expect_record(hash);
+        assert!(likely.is_some());
+        for _ in 0..2 {
+            assert_eq!(flows.find(hash, likely, &there, seconds(200)), None);
+            assert_eq!(flows.len(), 1, "given up once");
+        }
+    }
+
+    #[test]
     fn the_stated_number_of_flows_fits() {
         let mut flows = table(20_000);
         assert_eq!(flows.capacity(), 22_504);

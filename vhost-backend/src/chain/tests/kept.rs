@@ -195,3 +195,19 @@ fn a_wrong_guess_at_a_record_is_no_matter() {
     assert!(matches!(decision.verdict, Verdict::Push { to: SVM1, .. }));
     assert_eq!((host.steering.counts.flows_entered, host.steering.counts.pinned_forward), (2, 1));
 }
+
+#[test]
+fn where_the_last_frames_went_is_of_the_snapshot_too() {
+    let mut spec = reference(OnFailure::Block);
+    let [.., mut moved] = variants(&spec);
+    spec.policies.clear();
+    moved.policies.clear();
+    let mut host = Host::new(&spec);
+    for to in [VM6, VM7] {
+        for _ in 0..2 {
+            assert_eq!(host.classify(VM5, &there(1)), Verdict::Deliver(to));
+            assert_eq!(host.delivered(&there(1)), Verdict::Deliver(to));
+        }
+        host.snapshot = host.snapshot.with_tables(&moved).unwrap();
+    }
+}
