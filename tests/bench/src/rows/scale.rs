@@ -23,10 +23,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the time goes, and what was tried.
 pub(super) const ACCOUNT: &str = "\
-2^20 flows in turn are the worst there is: a frame never meets what an earlier one left in a cache. On the way out its flow's bucket, its record and the record of its \
-path are read, on the way back the slot of the SPI index and the path again: all but the bucket depend on what was read before, and each is a miss. \
-They are asked for a round ahead, a batch at a time, and the verdict cache is passed over while nothing is found in it. Records lie in huge pages where the \
-machine has them; asking for one ahead still waits for its translation. The account below says what is left, beside that of `chain-64`: *inspect* and *decide* are dearer.";
+2^20 flows in turn are the worst there is: a frame never meets what an earlier one left in a cache. On the way out its flow's bucket and its record are \
+read, on the way back the slot of the SPI index and the path: all but the first depend on what was read before, and each is a miss. They are asked for \
+a batch at a time, and the verdict cache is passed over while nothing is found in it. Records lie in huge pages where the machine has them; asking for \
+one ahead still waits for its translation. What was tried and kept: the first hop and its place in the record of a flow, so that the path need not be read on \
+the way out; one look-up of a record without branches; what the frame before has shown of ports and addresses not looked up again. Tried and dropped: \
+asking for records frame by frame, between parsing and deciding. Untried: paths in the SPI index itself. The account below says what is left, beside that of \
+`chain-64`: *inspect* and *decide* are dearer.";
 
 pub(super) fn ours(row: &Row, bench: &Bench) -> anyhow::Result<Side> {
     start(row, bench, &LARGE)
