@@ -200,7 +200,9 @@ impl Site {
 
     fn take_up_ipv6_and_ecn(&self) -> Result<()> {
         for (name, host) in TENANTS {
-            self.guests[name].run(&format!("ip -6 addr add fd00::{host}/64 dev eth0 nodad"))?;
+            // Nobody else has the address, so it need not be asked for first.
+            self.guests[name].run("echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad")?;
+            self.guests[name].run(&format!("ip -6 addr add fd00::{host}/64 dev eth0"))?;
             self.guests[name].run("echo 1 >/proc/sys/net/ipv4/tcp_ecn")?;
         }
         Ok(())
