@@ -8,13 +8,17 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use test_vm::BATCH;
 use vhost_backend::worker::monotonic_now;
 
 use crate::sys::run_in_real_time;
 
-/// How long VMs that have nothing to do leave their core to others, as a halted vCPU does. It delays a packet by less than
-/// this at each hop.
+/// How long VMs that have little to do leave their core to others, as a halted vCPU does. It delays a packet by about this at
+/// each hop.
 const NAP: Duration = Duration::from_micros(20);
+/// The same for VMs that have a lot to do, every so often.
+const BREAK: Duration = Duration::from_micros(60);
+const AT_WORK: Duration = Duration::from_micros(300);
 
 /// The VMs' core, if they have one.
 #[derive(Debug, Clone, Copy)]
@@ -56,9 +60,27 @@ pub(super) fn guest_clock() -> Duration {
     Duration::from_nanos(monotonic_now().as_nanos())
 }
 
-/// Nothing is due; on few cores the datapath and the controller may want this one.
-pub(super) fn nap() {
-    std::thread::sleep(NAP);
+/// When a thread of VMs last slept. One in real time that never does loses its core for 50 ms of every second
+/// (`kernel.sched_rt_runtime_us`), and those beside it too.
+pub(super) struct Rest {
+    slept: Duration,
+}
+
+impl Rest {
+    pub(super) fn new() -> Self {
+        Self { slept: guest_clock() }
+    }
+
+    /// After the VMs have worked once, on so many frames: lets other VMs have their core, and anybody if there was not much to
+    /// do or the last rest is long ago.
+    pub(super) fn after(&mut self, frames: usize, now: Duration) {
+        let busy = frames > BATCH;
+        if busy && now.saturating_sub(self.slept) < AT_WORK {
+            return std::thread::yield_now();
+        }
+        std::thread::sleep(if busy { BREAK } else { NAP });
+        self.slept = guest_clock();
+    }
 }
 
 #[cfg(test)]
