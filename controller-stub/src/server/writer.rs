@@ -9,7 +9,7 @@
 //! After a failure every order is tried on its own merits, but the fault stands until as much was stored as could not be:
 //! opening and reading a file says nothing about a disk that is full.
 
-use super::metrics::{BUSY, Counts, NOT_STORED, Outcome as Counted, REFUSED, STORED};
+use super::metrics::{BUSY, Counts, NOT_STORED, REFUSED, STORED};
 use super::view::View;
 use super::{Failure, ServerError};
 use crate::api::WallTime;
@@ -36,8 +36,8 @@ type Outcome<T> = Result<T, Refused>;
 /// An order and the one who waits for its answer.
 trait Order: Send {
     fn apply(&mut self, controller: &mut Controller, now: WallTime);
-    /// Gives what became of it.
-    fn answer(self: Box<Self>, stored: Result<(), Arc<StoreError>>) -> Counted;
+    /// Counts what became of it and tells whoever asked, in this order: they may look at the counts next.
+    fn answer(self: Box<Self>, stored: Result<(), Arc<StoreError>>, counts: &Counts);
 }
 
 struct Pending<T, F> {
@@ -51,16 +51,16 @@ impl<T: Send, F: FnOnce(&mut Controller, WallTime) -> Outcome<T> + Send> Order f
         self.outcome = self.order.take().map(|order| order(controller, now));
     }
 
-    fn answer(self: Box<Self>, stored: Result<(), Arc<StoreError>>) -> Counted {
+    fn answer(self: Box<Self>, stored: Result<(), Arc<StoreError>>, counts: &Counts) {
         let (answer, counted) = match (stored, self.outcome) {
             (Err(error), _) => (Err(Failure::Store(error)), NOT_STORED),
             (Ok(()), Some(Ok(told))) => (Ok(told), STORED),
             (Ok(()), Some(Err(refused))) => (Err(Failure::Refused(refused)), REFUSED),
             (Ok(()), None) => (Err(Failure::Stopping), NOT_STORED),
         };
+        counts.orders.get_or_create(&counted).inc();
         // Whoever asked may have hung up.
         _ = self.reply.send(answer);
-        counted
     }
 }
 
@@ -174,8 +174,7 @@ impl Writer {
                 self.fault(error);
             }
             for order in group {
-                let counted = order.answer(stored.clone());
-                self.counts.orders.get_or_create(&counted).inc();
+                order.answer(stored.clone(), &self.counts);
             }
             if stop {
                 break;

@@ -112,6 +112,8 @@ fn a_sleeping_driver_is_called() {
     for event_idx in [true, false] {
         let (backend, mut vm) = attach(Options { event_idx, ..Options::default() });
         for number in 0..50 {
+            // Before there is anything, so that the device has to call for it however fast it is.
+            assert!(!vm.pair(0).rx.arm());
             assert!(vm.send(&frame(number, 100)));
             vm.flush();
             while vm.receive(|bytes| assert_eq!(bytes, frame(number, 100))) == 0 {
