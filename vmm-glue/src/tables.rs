@@ -145,15 +145,24 @@ pub fn is_newer(offered: u64, current: u64) -> bool {
     offered > current
 }
 
-/// The plan as this host carries it out, and what it leaves out.
+/// The plan as this host carries it out, and what it leaves out of chains that its ports have policies for.
 #[must_use]
 pub fn intent(generation: u64, plan: &Plan, ports: &Directory) -> (Intent, Vec<Skipped>) {
+    let mut policies: Vec<PolicySpec> =
+        plan.policies.iter().filter_map(|policy| policy_spec(policy, ports)).collect();
+    let wanted: BTreeSet<&str> = policies.iter().map(|policy| policy.chain.as_str()).collect();
     let mut skipped = Vec::new();
-    let chains: Vec<ChainSpec> =
-        plan.chains.iter().filter_map(|chain| chain_spec(chain, ports, &mut skipped)).collect();
+    let chain_here = |chain: &TableChain| {
+        let mut left_out = Vec::new();
+        let spec = chain_spec(chain, ports, &mut left_out);
+        if wanted.contains(chain.name.as_str()) {
+            skipped.append(&mut left_out);
+        }
+        spec
+    };
+    let chains: Vec<ChainSpec> = plan.chains.iter().filter_map(chain_here).collect();
     let here: BTreeSet<&str> = chains.iter().map(|chain| chain.name.as_str()).collect();
-    let policies = plan.policies.iter().filter(|policy| here.contains(policy.chain.as_str()));
-    let policies = policies.filter_map(|policy| policy_spec(policy, ports)).collect();
+    policies.retain(|policy| here.contains(policy.chain.as_str()));
     (Intent { generation: Generation(generation), chains, policies }, skipped)
 }
 
@@ -225,5 +234,57 @@ pub fn match_spec(matches: &api::Match) -> Match {
         src_ports: matches.sport.and_then(range),
         dst_ports: matches.dport.and_then(range),
         vlan: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// Two chains with a path each: `web` over svm1, of this host, and `mail` over svm9, of another.
+    fn plan(from: &str) -> Plan {
+        let path = |spi: u32, hop: &str| serde_json::json!({"spi": spi, "hops": [hop], "preference": 0, "state": "up"});
+        let chain = |name: &str, path| serde_json::json!({"name": name, "on_failure": "block", "egress": "direct", "paths": [path]});
+        let policy =
+            |chain: &str| serde_json::json!({"chain": chain, "priority": 1, "from": [from], "match": {}});
+        let plan = serde_json::json!({
+            "chains": [chain("web", path(1, "svm1")), chain("mail", path(2, "svm9"))],
+            "services": [],
+            "policies": [policy("web"), policy("mail")],
+        });
+        serde_json::from_value(plan).unwrap()
+    }
+
+    fn directory() -> Directory {
+        let file = "[host]\nid = 1\nname = \"a\"\nadmin = \"/tmp/admin\"\n\
+            [[port]]\nname = \"vm5\"\nrole = \"tenant\"\nsocket = \"/tmp/vm5\"\nmac = \"52:54:00:00:00:05\"\n\
+            [[port]]\nname = \"svm1\"\nrole = \"service\"\nuuid = \"0d1a7e6a-6d0c-4f0b-9f5e-000000000001\"\n\
+            socket = \"/tmp/svm1\"\nmac = \"52:54:00:00:01:01\"\n";
+        Directory::new(&Config::parse(file, Path::new("test.toml")).unwrap().ports)
+    }
+
+    #[test]
+    fn what_the_ports_of_a_host_need_and_it_has_not_is_told() {
+        let (intent, skipped) = intent(3, &plan("vm5"), &directory());
+        let names = |chains: &[ChainSpec]| chains.iter().map(|chain| chain.name.clone()).collect::<Vec<_>>();
+        assert_eq!((intent.generation, names(&intent.chains)), (Generation(3), vec!["web".to_owned()]));
+        assert_eq!(intent.policies.len(), 1);
+        let told: Vec<String> = skipped.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "path 2: hop svm9 is no service port of this host",
+                "chain mail: no path lies on this host, its traffic is not chained here"
+            ]
+        );
+    }
+
+    #[test]
+    fn chains_of_other_hosts_are_not_worth_a_word() {
+        let (intent, skipped) = intent(3, &plan("vm9"), &directory());
+        assert_eq!((intent.policies.len(), skipped), (0, Vec::new()), "vm9 is a port of another host");
     }
 }

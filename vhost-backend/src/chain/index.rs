@@ -8,7 +8,7 @@
 
 use crate::ring::prefetch;
 
-/// A key as wide as `64 - VALUE_BITS` bits to a value of `VALUE_BITS` bits; immutable once made.
+/// A key as wide as `64 - VALUE_BITS` bits to a value of `VALUE_BITS` bits; immutable once it is in use.
 ///
 /// The keys are the operator's, a guest only asks for them, so the hash needs no secret.
 #[derive(Debug, Default)]
@@ -23,19 +23,34 @@ const EMPTY: u64 = u64::MAX;
 impl<const VALUE_BITS: u32> Index<VALUE_BITS> {
     /// Of keys that differ from each other, all of them narrow enough and none all ones.
     pub(super) fn new(entries: impl ExactSizeIterator<Item = (u64, u32)>) -> Self {
-        let slots = if entries.len() == 0 { 0 } else { entries.len().saturating_mul(3).div_ceil(2).max(4) };
-        let mut index = Self { slots: vec![EMPTY; slots].into() };
+        let mut index = Self::with_room(entries.len());
         for (key, value) in entries {
-            debug_assert!(key < EMPTY >> VALUE_BITS && u64::from(value) < 1 << VALUE_BITS);
-            let mut at = index.place(key);
-            while index.slots.get(at).is_some_and(|slot| *slot != EMPTY) {
-                at = index.after(at);
-            }
-            if let Some(slot) = index.slots.get_mut(at) {
-                *slot = key << VALUE_BITS | u64::from(value);
-            }
+            index.put(key, value);
         }
         index
+    }
+
+    /// An empty one with room for so many keys, and not for more.
+    pub(super) fn with_room(keys: usize) -> Self {
+        let slots = if keys == 0 { 0 } else { keys.saturating_mul(3).div_ceil(2).max(4) };
+        Self { slots: vec![EMPTY; slots].into() }
+    }
+
+    /// Puts a key in that is narrow enough and not all ones; false if it is there already, and its value stays.
+    pub(super) fn put(&mut self, key: u64, value: u32) -> bool {
+        debug_assert!(key < EMPTY >> VALUE_BITS && u64::from(value) < 1 << VALUE_BITS);
+        let mut at = self.place(key);
+        while let Some(slot) = self.slots.get_mut(at) {
+            if *slot == EMPTY {
+                *slot = key << VALUE_BITS | u64::from(value);
+                return true;
+            }
+            if *slot >> VALUE_BITS == key {
+                return false;
+            }
+            at = self.after(at);
+        }
+        false
     }
 
     /// The value of a key.
@@ -134,6 +149,10 @@ mod tests {
             for key in (0..320).chain(entries.keys().copied()) {
                 prop_assert_eq!(index.find(key), entries.get(&key).copied());
             }
+            let mut again = Index::<16>::with_room(entries.len());
+            prop_assert!(entries.iter().all(|(key, value)| again.put(*key, *value)));
+            prop_assert!(entries.keys().all(|key| !again.put(*key, 1)), "once");
+            prop_assert!(entries.iter().all(|(key, value)| again.find(*key) == Some(*value)));
         }
     }
 }

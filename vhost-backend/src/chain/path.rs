@@ -92,68 +92,80 @@ pub(super) struct PathTable {
 }
 
 impl PathTable {
-    /// The paths of these chains, and where each chain's are. `before`: the table it replaces. `ports`: one more than the
-    /// greatest port number. `is_another`: there is a port of this number, and it was not there before.
+    /// The paths of these chains, and where each chain's are. `before`: the table it replaces. `another`, by port number:
+    /// there is such a port, and it was not there before.
+    ///
+    /// # Errors
+    /// Two paths have this SPI, the second in this chain.
     pub(super) fn new(
         chains: &[ChainSpec],
         before: &PathTable,
-        ports: usize,
-        is_another: impl Fn(PortId) -> bool,
-    ) -> (PathTable, Vec<ChainPaths>) {
-        let count = chains.iter().map(|chain| chain.paths.len()).sum::<usize>();
-        let mut table =
-            PathTable { paths: Vec::with_capacity(count.saturating_mul(2)), ..PathTable::default() };
+        another: &[bool],
+    ) -> Result<(PathTable, Vec<ChainPaths>), (Spi, ChainIx)> {
+        let both = |path: &PathSpec| 1 + usize::from(path.reverse_spi.is_some());
+        let count: usize = chains.iter().flat_map(|chain| &chain.paths).map(both).sum();
+        let room = count.saturating_add(before.paths.len().min(count.max(DRAINING)));
+        let mut table = PathTable {
+            paths: Vec::with_capacity(room),
+            by_spi: Index::with_room(room),
+            ..PathTable::default()
+        };
         let ranges = (0..).map(ChainIx).zip(chains).map(|(ix, chain)| table.add_chain(ix, &chain.paths));
-        let ranges = ranges.collect();
+        let ranges = ranges.collect::<Result<_, _>>()?;
         table.in_force = table.paths.len();
-        table.by_spi = table.index();
-        if table.drain(before, is_another) {
-            table.by_spi = table.index();
+        table.drain(before, another);
+        if table.paths.len() < room {
+            // The fewer lines it is in, the more of them are in a cache.
+            let spis = table.paths.iter().enumerate().map(|(ix, path)| (path.spi.get().into(), ix as u32));
+            table.by_spi = Index::new(spis);
         }
-        table.sort_by_service(ports);
-        (table, ranges)
+        table.sort_by_service(another.len());
+        Ok((table, ranges))
     }
 
-    fn index(&self) -> Index<24> {
-        Index::new(self.paths.iter().enumerate().map(|(ix, path)| (u64::from(path.spi.get()), ix as u32)))
-    }
-
-    /// Keeps the paths of the table before that this one does not have; false if there are none. Where a path led to a port
-    /// whose number another has now, its frames must not go.
-    fn drain(&mut self, before: &PathTable, is_another: impl Fn(PortId) -> bool) -> bool {
-        let leads_astray = |path: &Path| before.hops(path).iter().any(|hop| is_another(*hop));
-        let left = before.paths.iter().filter(|path| self.find(path.spi).is_none() && !leads_astray(path));
-        let left: Vec<Path> = left.take(self.in_force.max(DRAINING)).copied().collect();
-        for path in &left {
+    /// Keeps the paths of the table before that this one does not have. Where a path led to a port whose number another has
+    /// now, its frames must not go.
+    fn drain(&mut self, before: &PathTable, another: &[bool]) {
+        let is_another = |hop: &PortId| another.get(hop.index()).copied().unwrap_or(false);
+        let most = self.in_force.saturating_add(self.in_force.max(DRAINING));
+        for path in &before.paths {
+            if self.paths.len() >= most {
+                return;
+            }
+            if before.hops(path).iter().any(is_another)
+                || !self.by_spi.put(path.spi.get().into(), self.next_index())
+            {
+                continue;
+            }
             if let Some(hops) = before.far.get(&path.spi) {
                 self.far.insert(path.spi, hops.clone());
             }
+            self.paths.push(Path { chain: ChainIx::NONE, reverse: None, ..*path });
         }
-        let kept = left.iter().map(|path| Path { chain: ChainIx::NONE, reverse: None, ..*path });
-        self.paths.extend(kept);
-        !left.is_empty()
     }
 
     /// Adds a chain's paths, then the reverse paths of them.
-    fn add_chain(&mut self, chain: ChainIx, specs: &[PathSpec]) -> ChainPaths {
+    fn add_chain(&mut self, chain: ChainIx, specs: &[PathSpec]) -> Result<ChainPaths, (Spi, ChainIx)> {
         let mut specs: Vec<&PathSpec> = specs.iter().collect();
         specs.sort_by_key(|spec| spec.preference);
         let start = self.next_index();
         let mut level_ends = Vec::with_capacity(1);
         for level in specs.chunk_by(|a, b| a.preference == b.preference) {
-            level.iter().for_each(|spec| self.add(spec.spi, chain, spec, None));
+            for spec in level {
+                self.add(spec.spi, chain, spec, None)?;
+            }
             level_ends.push(self.next_index());
         }
         let all = start..self.next_index();
         for (ix, spec) in (start..).map(PathIx).zip(specs) {
             let Some(spi) = spec.reverse_spi else { continue };
             let reverse = PathIx(self.next_index());
-            self.add(spi, chain, spec, Some(ix));
+            self.add(spi, chain, spec, Some(ix))?;
             if let Some(path) = self.paths.get_mut(ix.index()) {
                 path.reverse = Some(reverse);
             }
         }
-        ChainPaths { all, level_ends: level_ends.into() }
+        Ok(ChainPaths { all, level_ends: level_ends.into() })
     }
 
     fn next_index(&self) -> u32 {
@@ -161,7 +173,16 @@ impl PathTable {
     }
 
     /// Adds the path of these hops, or, if it is the reverse of a path, of these hops in reverse order.
-    fn add(&mut self, spi: Spi, chain: ChainIx, spec: &PathSpec, reverse: Option<PathIx>) {
+    fn add(
+        &mut self,
+        spi: Spi,
+        chain: ChainIx,
+        spec: &PathSpec,
+        reverse: Option<PathIx>,
+    ) -> Result<(), (Spi, ChainIx)> {
+        if !self.by_spi.put(spi.get().into(), self.next_index()) {
+            return Err((spi, chain));
+        }
         let len = u8::try_from(spec.hops.len()).unwrap_or(u8::MAX);
         let mut near = [PortId::new(0); NEAR];
         let put = |(place, hop): (&mut PortId, &PortId)| *place = *hop;
@@ -178,6 +199,7 @@ impl PathTable {
             self.far.insert(spi, hops);
         }
         self.paths.push(Path { spi, reverse, chain, is_reverse: reverse.is_some(), len, near });
+        Ok(())
     }
 
     /// Fills `through`: counts, then puts every path in its places.
@@ -282,7 +304,7 @@ mod tests {
     use crate::chain::samples::{SVM1, SVM2, SVM3, chain, path, si, spi};
 
     fn table(paths: Vec<PathSpec>) -> (PathTable, Vec<ChainPaths>) {
-        PathTable::new(&[chain("c", OnFailure::Block, paths)], &PathTable::default(), 20, |_| false)
+        PathTable::new(&[chain("c", OnFailure::Block, paths)], &PathTable::default(), &[false; 20]).unwrap()
     }
 
     #[test]
@@ -302,6 +324,25 @@ mod tests {
             assert_eq!(table.find(path.spi), Some(ix));
             assert_eq!(table.get(path.reverse.unwrap()).unwrap().reverse, Some(ix));
         }
+    }
+
+    #[test]
+    fn an_spi_is_one_path() {
+        let one = |paths| {
+            PathTable::new(
+                &[
+                    chain("a", OnFailure::Block, vec![path(1, &[SVM1], 0)]),
+                    chain("b", OnFailure::Block, paths),
+                ],
+                &PathTable::default(),
+                &[false; 20],
+            )
+            .map(drop)
+        };
+        assert_eq!(one(vec![path(2, &[SVM1], 0)]), Ok(()));
+        assert_eq!(one(vec![path(2, &[SVM1], 0), path(1, &[SVM1], 0)]), Err((spi(1), ChainIx(1))));
+        // 101 is the first one's way back.
+        assert_eq!(one(vec![path(101, &[SVM1], 0)]), Err((spi(101), ChainIx(1))));
     }
 
     #[test]
@@ -327,7 +368,7 @@ mod tests {
         let long: Vec<_> = (0..10).map(PortId::new).collect();
         let (before, _) = table(vec![path(1, &[SVM1, SVM2], 0), path(2, &long, 0), path(3, &[SVM3], 0)]);
         let now = [chain("c", OnFailure::Block, vec![path(3, &[SVM2], 0)])];
-        let (now, _) = PathTable::new(&now, &before, 20, |_| false);
+        let (now, _) = PathTable::new(&now, &before, &[false; 20]).unwrap();
         assert_eq!(now.iter().map(|(_, path)| path.spi.get()).collect::<Vec<_>>(), [3, 103]);
         let hops = |table: &PathTable, number| {
             let path = table.get(table.find(spi(number))?)?;
@@ -340,7 +381,7 @@ mod tests {
         assert!(now.through(SVM1).is_empty());
         // Back in force.
         let again = [chain("c", OnFailure::Block, vec![path(1, &[SVM1], 0)])];
-        let (again, _) = PathTable::new(&again, &now, 20, |_| false);
+        let (again, _) = PathTable::new(&again, &now, &[false; 20]).unwrap();
         assert_eq!(hops(&again, 1), Some((ChainIx(0), vec![SVM1])));
         assert_eq!(hops(&again, 3), Some((ChainIx::NONE, vec![SVM2])));
     }
@@ -348,7 +389,9 @@ mod tests {
     #[test]
     fn a_path_that_left_does_not_lead_to_another_port_of_the_same_number() {
         let (before, _) = table(vec![path(1, &[SVM1, SVM2], 0), path(2, &[SVM1, SVM3], 0)]);
-        let (now, _) = PathTable::new(&[], &before, 20, |port| port == SVM2);
+        let (now, _) =
+            PathTable::new(&[], &before, &std::array::from_fn::<_, 20, _>(|port| port == SVM2.index()))
+                .unwrap();
         let kept = [1, 101, 2, 102].map(|number| now.find(spi(number)).is_some());
         assert_eq!(kept, [false, false, true, true]);
     }
@@ -358,7 +401,7 @@ mod tests {
         let mut table = PathTable::default();
         for number in 0..3000 {
             let chains = [chain("c", OnFailure::Block, vec![path(number * 1000, &[SVM1], 0)])];
-            table = PathTable::new(&chains, &table, 20, |_| false).0;
+            table = PathTable::new(&chains, &table, &[false; 20]).unwrap().0;
         }
         assert_eq!(table.paths.len(), 2 + DRAINING);
         let kept = |number: u32| table.find(spi(number * 1000)).is_some();

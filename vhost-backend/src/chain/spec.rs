@@ -7,7 +7,7 @@ use nsh::{Si, Spi};
 
 use super::matching::{Match, MatchError};
 use super::tables::TableHasher;
-use super::{Generation, PortId};
+use super::{ChainIx, Generation, PortId};
 use crate::frame::Mac;
 
 /// What a port is for.
@@ -341,7 +341,7 @@ impl TablesSpec {
     /// Checks everything that can be wrong with the tables.
     ///
     /// # Errors
-    /// The first fault found, in the order ports, chains, policies.
+    /// The first fault found, in the order ports, chains, policies, SPIs.
     pub fn check(&self) -> Result<(), SpecError> {
         TablesRef::from(self).check()
     }
@@ -351,11 +351,17 @@ impl<'a> TablesRef<'a> {
     /// See [`TablesSpec::check`].
     ///
     /// # Errors
-    /// The first fault found, in the order ports, chains, policies.
+    /// The first fault found, in the order ports, chains, policies, SPIs.
     pub fn check(self) -> Result<(), SpecError> {
+        self.resolve()?;
+        self.check_spis()
+    }
+
+    /// Checks everything but that no SPI is used twice, and gives the chain of each policy.
+    pub(super) fn resolve(self) -> Result<Vec<ChainIx>, SpecError> {
         let ports = self.check_ports()?;
         self.check_chains(&ports)?;
-        self.check_policies(&ports)
+        self.resolve_policies(&ports)
     }
 
     fn check_ports(self) -> Result<PortsById<'a>, SpecError> {
@@ -388,8 +394,6 @@ impl<'a> TablesRef<'a> {
         let count = paths.map(|path| 1 + usize::from(path.reverse_spi.is_some())).sum();
         check_count("paths", count, MAX_PATHS)?;
         let mut names: HashSet<&str, TableHasher> = HashSet::default();
-        let mut spis: HashSet<Spi, TableHasher> =
-            HashSet::with_capacity_and_hasher(count, TableHasher::default());
         for chain in self.chains {
             if !names.insert(&chain.name) {
                 return Err(SpecError::DuplicateName { what: "chain", name: chain.name.clone() });
@@ -398,23 +402,40 @@ impl<'a> TablesRef<'a> {
                 return Err(SpecError::NoPaths(chain.name.clone()));
             }
             for path in &chain.paths {
-                for spi in [Some(path.spi), path.reverse_spi].into_iter().flatten() {
-                    if !spis.insert(spi) {
-                        return Err(SpecError::DuplicateSpi { spi, chain: chain.name.clone() });
-                    }
-                }
                 path.check_hops(&chain.name, ports)?;
             }
         }
         Ok(())
     }
 
-    fn check_policies(self, ports: &PortsById<'_>) -> Result<(), SpecError> {
+    fn check_spis(self) -> Result<(), SpecError> {
+        let mut spis: HashSet<Spi, TableHasher> = HashSet::default();
+        for (chain, ix) in self.chains.iter().zip((0..).map(ChainIx)) {
+            for path in &chain.paths {
+                let mut both = [Some(path.spi), path.reverse_spi].into_iter().flatten();
+                if let Some(spi) = both.find(|spi| !spis.insert(*spi)) {
+                    return Err(self.double(spi, ix));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wrong when an SPI is used in this chain that was used before.
+    pub(super) fn double(self, spi: Spi, chain: ChainIx) -> SpecError {
+        let chain = self.chains.get(chain.index()).map(|chain| chain.name.clone()).unwrap_or_default();
+        SpecError::DuplicateSpi { spi, chain }
+    }
+
+    fn resolve_policies(self, ports: &PortsById<'_>) -> Result<Vec<ChainIx>, SpecError> {
         check_count("policies", self.policies.len(), MAX_POLICIES)?;
-        let chains: HashSet<&str, TableHasher> = self.chains.iter().map(|chain| &*chain.name).collect();
+        let names = self.chains.iter().map(|chain| &*chain.name);
+        let chains: HashMap<&str, ChainIx, TableHasher> = names.zip((0..).map(ChainIx)).collect();
+        let mut resolved = Vec::with_capacity(self.policies.len());
         for (policy, spec) in self.policies.iter().enumerate() {
-            if !chains.contains(&*spec.chain) {
-                return Err(SpecError::UnknownChain { policy, chain: spec.chain.clone() });
+            match chains.get(&*spec.chain) {
+                Some(chain) => resolved.push(*chain),
+                None => return Err(SpecError::UnknownChain { policy, chain: spec.chain.clone() }),
             }
             for &port in spec.from.iter().flatten() {
                 match ports.get(port) {
@@ -427,7 +448,7 @@ impl<'a> TablesRef<'a> {
             }
             spec.matches.check().map_err(|source| SpecError::Match { policy, source })?;
         }
-        Ok(())
+        Ok(resolved)
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) struct Tables {
 impl Tables {
     /// `before`: the tables that these replace.
     pub(super) fn new(spec: TablesRef<'_>, before: &Tables) -> Result<Tables, SpecError> {
-        spec.check()?;
+        let chains_of_policies = spec.resolve()?;
         let mut tables = Tables { generation: spec.generation, ..Tables::default() };
         for port in spec.ports {
             tables.add_port(port);
@@ -71,15 +71,16 @@ impl Tables {
         tables.flood.sort_unstable();
         let macs = spec.ports.iter().filter_map(|port| Some((number(port.mac?), port.id.get().into())));
         tables.macs = Index::new(macs.collect::<Vec<_>>().into_iter());
-        let is_another =
-            |id| tables.port(id).is_some_and(|port| !before.port(id).is_some_and(|old| port.is(old)));
-        let (paths, of_chains) = PathTable::new(spec.chains, &before.paths, tables.ports.len(), is_another);
+        let is_another = |(id, port): (PortId, &Option<Port>)| {
+            port.as_ref().is_some_and(|port| !before.port(id).is_some_and(|old| port.is(old)))
+        };
+        let another: Vec<bool> = (0..).map(PortId::new).zip(&tables.ports).map(is_another).collect();
+        let made = PathTable::new(spec.chains, &before.paths, &another);
+        let (paths, of_chains) = made.map_err(|(spi, chain)| spec.double(spi, chain))?;
         tables.paths = paths;
         let counted: HashMap<&str, &Chain, TableHasher> =
             before.chains.iter().map(|chain| (&*chain.name, chain)).collect();
-        let mut by_name: HashMap<&str, ChainIx, TableHasher> = HashMap::default();
-        for ((number, chain), paths) in (0..).zip(spec.chains).zip(of_chains) {
-            by_name.insert(&chain.name, ChainIx(number));
+        for (chain, paths) in spec.chains.iter().zip(of_chains) {
             tables.chains.push(Chain {
                 name: chain.name.as_str().into(),
                 on_failure: chain.on_failure,
@@ -92,12 +93,7 @@ impl Tables {
                     .unwrap_or_default(),
             });
         }
-        // check() has seen that every chain is there.
-        let named = spec
-            .policies
-            .iter()
-            .filter_map(|policy| by_name.get(policy.chain.as_str()).map(|chain| (policy, *chain)));
-        tables.policies = PolicyTable::new(named);
+        tables.policies = PolicyTable::new(spec.policies.iter().zip(chains_of_policies));
         Ok(tables)
     }
 

@@ -26,6 +26,9 @@ struct Line {
     queues: [FrameQueue; 3],
     /// How long ago, in serial numbers, the frame came that is first in line.
     age: Option<u16>,
+    /// The same of the first that lies in the ring yet. Copies of that one and of later ones are not needed. They are found when
+    /// it is their turn: there may be thousands, far from any cache, and the first frame is not to wait for a walk past them.
+    in_ring: Option<u16>,
 }
 
 /// The place of the retained copies in a line.
@@ -46,6 +49,14 @@ impl Line {
     }
 
     fn look(&mut self, last: u16) {
+        if let (Some(in_ring), Some(copies)) = (self.in_ring, self.queues.get_mut(RETAINED))
+            && copies
+                .front()
+                .and_then(|copy| serial(copy))
+                .is_some_and(|copy| last.wrapping_sub(copy) <= in_ring)
+        {
+            copies.clear();
+        }
         let frame = self.first().and_then(|first| self.queues.get_mut(first)?.front());
         // What carries no number goes nowhere; the sooner the better.
         self.age = frame.map(|frame| serial(frame).map_or(u16::MAX, |serial| last.wrapping_sub(serial)));
@@ -93,15 +104,10 @@ impl Proxy {
         if self.holds.len() > 1 {
             self.without_taken(&mut retained);
         }
-        // Of what lies in the ring yet, the ring's is the one that is steered again.
-        if let Some(first) = untaken.front().and_then(|frame| serial(frame)) {
-            let age = |serial: u16| self.serials.last().wrapping_sub(serial);
-            let older = |frame: &[u8]| serial(frame).is_some_and(|serial| age(serial) > age(first));
-            let copies = retained.iter().take_while(|frame| older(frame)).count();
-            retained.truncate(copies);
-        }
-        let mut line = Line { queues: [retained, untaken, held], age: None };
-        line.look(self.serials.last());
+        let last = self.serials.last();
+        let in_ring = untaken.front().and_then(|frame| serial(frame)).map(|first| last.wrapping_sub(first));
+        let mut line = Line { queues: [retained, untaken, held], age: None, in_ring };
+        line.look(last);
         line
     }
 }

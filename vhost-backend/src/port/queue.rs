@@ -112,17 +112,6 @@ impl FrameQueue {
         }
     }
 
-    /// Takes all but the oldest `count` frames out.
-    pub(crate) fn truncate(&mut self, count: usize) {
-        let mut back = self.front;
-        for _ in 0..count.min(self.frames) {
-            let Some((at, len)) = self.frame_at(back) else { return };
-            back = at + len;
-        }
-        self.back = back;
-        self.frames = self.frames.min(count);
-    }
-
     /// Takes all frames out.
     pub(crate) fn clear(&mut self) {
         self.frames = 0;
@@ -172,27 +161,6 @@ mod tests {
         assert!(!push(&mut queue, &[]) && !push(&mut queue, &[1]));
         assert!(queue.is_empty() && queue.front().is_none());
         queue.pop();
-    }
-
-    #[test]
-    fn the_newest_frames_can_be_taken_out() {
-        let mut queue = FrameQueue::new(64);
-        for number in 0..9 {
-            // Twelve bytes each with their labels: the fifth to the ninth replace the first.
-            if !push(&mut queue, &[number; 8]) {
-                (0..4).for_each(|_| queue.pop());
-                assert!(push(&mut queue, &[number; 8]));
-            }
-        }
-        let all: Vec<_> = queue.iter().map(<[u8]>::to_vec).collect();
-        queue.truncate(all.len() + 1);
-        assert!(queue.iter().eq(all.iter().map(Vec::as_slice)));
-        queue.truncate(2);
-        assert!(queue.iter().eq(all[..2].iter().map(Vec::as_slice)));
-        assert!(push(&mut queue, &[77; 8]));
-        assert_eq!(queue.iter().last(), Some(&[77; 8][..]));
-        queue.truncate(0);
-        assert!(queue.is_empty() && push(&mut queue, &[1; 60]));
     }
 
     #[test]

@@ -321,9 +321,7 @@ impl Worker {
         let sleeps = !self.arm();
         if sleeps {
             // No frame is under way that would have to go first.
-            if self.news_at != Timestamp::NEVER {
-                self.tell_news(&Arc::clone(&self.common), self.news_at);
-            }
+            self.tell_news(&Arc::clone(&self.common));
             self.sleeper.falls_asleep();
             let limit = self.until_deadline(now);
             self.due = now + limit;

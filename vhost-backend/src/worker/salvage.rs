@@ -25,8 +25,9 @@ const SLICE: u32 = 4;
 /// Most service VMs that are looked at.
 const REACHED: usize = 8;
 
-/// Whoever hears the news may want the worker's core for a while, where there are few: this long the first frames go before it.
-const AHEAD: Duration = Duration::from_micros(700);
+/// Whoever hears the news may want the worker's core for a while, where there are few: this long the first frames go before it,
+/// unless one is there sooner.
+const AHEAD: Duration = Duration::from_millis(1);
 
 /// The service VMs that what is salvaged has reached. What they send may be passed on meanwhile: nothing in it is of a flow
 /// that has older frames to be salvaged. That is not so of those which a path passes before the dead one.
@@ -89,7 +90,7 @@ impl Worker {
                 let left = self.salvage(common, port, swapped, now);
                 common.events.queue(now, EventKind::Salvaged(port.id, left));
                 self.news_at = self.news_at.min(swapped + AHEAD);
-                self.tell_news(common, left.done);
+                self.tell_due_news(common, left.done);
             } else {
                 common.events.wake();
             }
@@ -103,16 +104,23 @@ impl Worker {
         }
     }
 
-    /// Wakes the control loop for the word that a service VM is down, and for what became of its frames, once the first of them
-    /// have had their time.
-    pub(super) fn tell_news(&mut self, common: &Common, now: Timestamp) {
+    /// Wakes the control loop for the word that a service VM is down, or for what became of its frames, once the first of them have
+    /// had their time.
+    pub(super) fn tell_due_news(&mut self, common: &Common, now: Timestamp) {
         if now >= self.news_at {
+            self.tell_news(common);
+        }
+    }
+
+    /// The same at once, if there is news.
+    pub(super) fn tell_news(&mut self, common: &Common) {
+        if self.news_at != Timestamp::NEVER {
             self.news_at = Timestamp::NEVER;
             common.events.wake();
         }
     }
 
-    /// The same for frames that came for a service VM when it was down already, decided by tables of before.
+    /// Steers frames again that came for a service VM when it was down already, decided by tables of before.
     pub(super) fn salvage_late(&mut self, common: &Common, port: &Port, now: Timestamp) {
         if port.proxy().is_some_and(|proxy| proxy.is_holding() && !proxy.session.state().keeps()) {
             self.salvage_more(common, port, now);
@@ -176,8 +184,10 @@ impl Worker {
                 left.first = Some(monotonic_now());
             }
             if batches.is_multiple_of(SLICE) {
-                self.hear_beyond(common, &mut beyond, now);
-                self.tell_news(common, monotonic_now());
+                if self.hear_beyond(common, &mut beyond, now) {
+                    self.tell_news(common);
+                }
+                self.tell_due_news(common, monotonic_now());
             }
         }
         port.settle(estate);
@@ -186,9 +196,9 @@ impl Worker {
     }
 
     /// Passes on what the service VMs of the new path have done with the first frames, so that they need not wait until the
-    /// last one has been steered.
-    fn hear_beyond(&mut self, common: &Common, beyond: &mut Beyond, now: Timestamp) {
-        let mut next = 0;
+    /// last one has been steered. True if one is there.
+    fn hear_beyond(&mut self, common: &Common, beyond: &mut Beyond, now: Timestamp) -> bool {
+        let (mut next, mut there) = (0, false);
         while let Some(port) = beyond.reached.get(next).and_then(|port| common.ports.get(port.index())) {
             next += 1;
             for pair in 0..port.attachment.queue_pairs() {
@@ -198,12 +208,14 @@ impl Worker {
                 let Self { number, batch, counts, .. } = self;
                 batch.decide(common, port, ring.chains(), count, counts, now);
                 beyond.note(batch.frames.iter().take(count));
+                there |= batch.frames.iter().take(count).any(|out| matches!(out.to, To::Port(_)));
                 batch.deliver(common, *number, ring.chains(), count, now);
                 if ring.complete_batch() {
                     slot.call();
                 }
             }
         }
+        there
     }
 
     /// Decides what a service VM sent before its link was lost, as long as its session is of that life.

@@ -76,7 +76,7 @@ impl Worker {
             self.duties.iter_mut().for_each(|duty| duty.waits = now);
         }
         let common = Arc::clone(&self.common);
-        self.tell_news(&common, now);
+        self.tell_due_news(&common, now);
         for index in 0..self.duties.len() {
             let Some(duty) = self.duties.get(index) else { break };
             let Some(port) = common.ports.get(duty.share.port) else { continue };

@@ -10,7 +10,7 @@ use clap::Parser;
 use controller_stub::logging;
 use vmm_glue::commands::{DaemonArguments, wants_colour};
 use vmm_glue::config::{Config, ConfigError};
-use vmm_glue::daemon::{Daemon, Signals, take_all_descriptors};
+use vmm_glue::daemon::{Daemon, Signals, keep_freed_memory, take_all_descriptors};
 
 fn main() -> ExitCode {
     let arguments = DaemonArguments::parse();
@@ -44,6 +44,7 @@ fn run(arguments: &DaemonArguments) -> anyhow::Result<()> {
         return Ok(());
     }
     take_all_descriptors();
+    keep_freed_memory();
     Daemon::start_with_signals(config, signals, arguments.config.clone())?.wait();
     Ok(())
 }

@@ -18,7 +18,7 @@ use super::report::{
 use super::stage::Stage;
 use super::view::View;
 use crate::agent::{Applied, Delivered};
-use crate::daemon::Occurrence;
+use crate::daemon::{Daemon, Occurrence};
 
 /// What to show.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ pub struct DemoOptions {
 /// The stage cannot be set, or something that must happen does not.
 pub fn play(options: &DemoOptions, view: &mut View) -> Result<DemoReport> {
     let mut play = Play { stage: Stage::set(options, view)?, view, fault: options.fault };
-    play.view.say("controller, host daemon and eight VMs are running");
+    play.view.say("controller, two host daemons and eight VMs are running");
     play.view.say(&format!("the controller's status page is {}/", play.stage.controller()));
     let capture = options
         .capture
@@ -93,17 +93,30 @@ fn micros(from: Timestamp, to: Timestamp) -> u64 {
     u64::try_from(to.saturating_since(from).as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What the controller made of it that svm2 is down: the report, stored, and its table without SPI 1, in force here, on
-/// the only host. On a busy machine SPI 1 may have been out before; then no other table comes.
-fn settled(stage: &Stage, noticed: Timestamp) -> Option<(Delivered, Applied)> {
-    let agent = stage.daemon.agent()?;
-    let mut delivered = agent.delivered().into_iter();
+/// What the controller made of it that svm2 is down: the report, stored, and its table without SPI 1, in force on both hosts.
+struct Settled {
+    report: Delivered,
+    /// As the host of the VMs took the table.
+    table: Applied,
+    /// When both had it in force.
+    all_applied_at: Timestamp,
+}
+
+fn settled(stage: &Stage, noticed: Timestamp) -> Option<Settled> {
+    let mut delivered = stage.daemon.agent()?.delivered().into_iter();
     let report = delivered.find(|report| report.service == VICTIM && report.noticed_at >= noticed)?;
-    let applied = agent.applied();
+    let table = without_victim(&stage.daemon, noticed)?;
+    let all_applied_at = without_victim(&stage.second, noticed)?.applied_at.max(table.applied_at);
+    Some(Settled { report, table, all_applied_at })
+}
+
+/// The table without SPI 1 that a host has in force. On a busy machine SPI 1 may have been out before; then no other one comes.
+fn without_victim(host: &Daemon, noticed: Timestamp) -> Option<Applied> {
+    let applied = host.agent()?.applied();
     let newer = applied.iter().find(|table| table.applied_at >= noticed && table.down.contains(&1));
     let table = newer.or(applied.last().filter(|table| table.down.contains(&1)))?;
     let (came_at, applied_at) = (table.came_at.max(noticed), table.applied_at.max(noticed));
-    Some((report, Applied { came_at, applied_at, ..table.clone() }))
+    Some(Applied { came_at, applied_at, ..table.clone() })
 }
 
 /// How the proxy noticed, and what it did at once.
@@ -234,7 +247,8 @@ impl Play<'_> {
         self.until("the controller knows and its table is in force", |stage| {
             settled(stage, noticed.at).is_some()
         })?;
-        let (report, table) = settled(&self.stage, noticed.at).context("it was there a moment ago")?;
+        let settled = settled(&self.stage, noticed.at).context("it was there a moment ago")?;
+        let Settled { report, table, all_applied_at } = settled;
         self.view.say("the controller has stored the report and invalidated every path through svm2");
         let steps = Steps {
             swapped_after_us: detected_after_us + noticed.swapped_after_us,
@@ -251,7 +265,7 @@ impl Play<'_> {
             detected_after_us,
             switched_after_us,
             reported_after_us: micros(fault, report.stored_at),
-            all_hosts_after_us: micros(fault, table.applied_at),
+            all_hosts_after_us: micros(fault, all_applied_at),
             steps,
         }))
     }

@@ -1,7 +1,8 @@
-//! The demo's stage: a controller and a host daemon, both in this process, and the reference scenario's VMs, all joined by
-//! real sockets.
+//! The demo's stage: a controller and two host daemons, all in this process, and the reference scenario's VMs, which are on the
+//! first host; all joined by real sockets.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
@@ -20,8 +21,10 @@ use super::victim::Injection;
 use super::view::View;
 use crate::config::Config;
 use crate::daemon::Daemon;
+use crate::sys::take_short_turns;
 
 const REFERENCE: &str = include_str!("reference.toml");
+const SECOND: &str = include_str!("second.toml");
 
 /// What the VMs need before anything runs.
 enum Vms {
@@ -32,6 +35,8 @@ enum Vms {
 /// Everything the demo runs.
 pub(super) struct Stage {
     pub(super) daemon: Daemon,
+    /// That of the second host, which has nothing to do with the chains but hears of them all the same.
+    pub(super) second: Daemon,
     pub(super) cast: Box<dyn Cast>,
     controller: Controller,
     folder: tempfile::TempDir,
@@ -47,18 +52,21 @@ impl Stage {
         };
         let folder = tempfile::tempdir().context("cannot make a folder for the sockets")?;
         let controller = Controller::start(folder.path())?;
-        let text = REFERENCE
-            .replace("{folder}", &folder.path().display().to_string())
-            .replace("{controller}", &controller.url)
-            .replace("{liveness}", &options.liveness)
-            .replace("{retain}", &options.retain);
-        let config = Config::parse(&text, Path::new("the demo's configuration"))?;
-        let daemon = Daemon::start(config)?;
+        let start = |file: &str| {
+            let text = file
+                .replace("{folder}", &folder.path().display().to_string())
+                .replace("{controller}", &controller.url)
+                .replace("{liveness}", &options.liveness)
+                .replace("{retain}", &options.retain);
+            let config = Config::parse(&text, Path::new("the demo's configuration"))?;
+            anyhow::Ok(Daemon::start(config)?)
+        };
+        let (daemon, second) = (start(REFERENCE)?, start(SECOND)?);
         let cast: Box<dyn Cast> = match vms {
             Vms::Test(core) => Box::new(TestVms::attach(folder.path(), core)?),
             Vms::Qemu(makings) => Box::new(QemuGuests::attach(&makings, folder.path(), view)?),
         };
-        Ok(Self { daemon, cast, controller, folder })
+        Ok(Self { daemon, second, cast, controller, folder })
     }
 
     /// Sends `rate` frames a second from vm5 to vm6.
@@ -115,23 +123,34 @@ struct Controller {
 }
 
 impl Controller {
+    /// On a thread that takes short turns, as those that it starts do: elsewhere a controller shares no core with a worker.
     fn start(folder: &Path) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let store = folder.join("controller.redb");
-        let server = runtime
-            .block_on(Server::bind(([127, 0, 0, 1], 0).into(), &store))
-            .context("the controller does not start")?;
-        let url = format!("http://{}", server.local_addr());
         let (stop, stopped) = oneshot::channel();
+        let (bound, binding) = mpsc::channel();
         let thread = std::thread::Builder::new().name("controller".into()).spawn(move || {
-            let ended = runtime.block_on(server.serve(async {
-                let _ = stopped.await;
-            }));
-            if let Err(error) = ended {
-                log::warn!(error:%; "the controller ended");
-            }
+            take_short_turns();
+            runtime.block_on(async {
+                match Server::bind(([127, 0, 0, 1], 0).into(), &store).await {
+                    Ok(server) => {
+                        _ = bound.send(Ok(server.local_addr()));
+                        serve(server, stopped).await;
+                    }
+                    Err(error) => _ = bound.send(Err(error)),
+                }
+            });
         })?;
+        let address = binding.recv().context("the controller ended")?;
+        let url = format!("http://{}", address.context("the controller does not start")?);
         Ok(Self { url, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+async fn serve(server: Server, stopped: oneshot::Receiver<()>) {
+    let ended = server.serve(async { _ = stopped.await });
+    if let Err(error) = ended.await {
+        log::warn!(error:%; "the controller ended");
     }
 }
 

@@ -98,7 +98,7 @@ impl Idle {
 }
 
 /// Service VMs, driven by one thread that sleeps until one of them is called.
-struct Services {
+pub(super) struct Services {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -110,7 +110,7 @@ struct Shared {
 }
 
 impl Services {
-    fn start(mut vms: Vec<TestVm>) -> Services {
+    pub(super) fn start(mut vms: Vec<TestVm>) -> Services {
         let shared = Arc::new(Shared::default());
         let own = shared.clone();
         let thread = std::thread::spawn(move || {

@@ -17,7 +17,7 @@ struct Fault {
     heal: fn(&mut Guest) -> Result<()>,
 }
 
-const FAULTS: [Fault; 6] = [
+const FAULTS: [Fault; 7] = [
     Fault {
         what: "responder killed",
         causes: &["no-response"],
@@ -52,6 +52,12 @@ const FAULTS: [Fault; 6] = [
         what: "reboot",
         causes: &["ring-stopped"],
         inject: |guest| guest.reboot(),
+        heal: |guest| guest.await_boot().map(drop),
+    },
+    Fault {
+        what: "VM and vNIC reset by its monitor",
+        causes: &["ring-stopped"],
+        inject: |guest| guest.reset(),
         heal: |guest| guest.await_boot().map(drop),
     },
 ];
