@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bench::line::{Line, Traffic};
+use bench::line::{Kind, Line, Merged, Traffic};
 use bench::side::livepathd::{Liveness, Plan};
 use vmm_glue::config::Config;
 use vmm_glue::daemon::Daemon;
@@ -48,6 +48,15 @@ fn plain_frames_pass_a_window_whole() {
 fn chained_frames_of_many_flows_pass_a_window_whole() {
     let plan = Plan { paths: 20, policies: 300, ..Plan::chain(2) };
     passes(&plan, &Traffic { flows: 4096, ..Traffic::plain(1500, false) });
+}
+
+#[test]
+fn super_frames_pass_a_window_whole_in_one_buffer_or_in_many() {
+    let plan = Plan { offload: true, ..Plan::chain(2) };
+    let traffic = Traffic { kind: Kind::Tcp, segment: Some(1448), ring: 32, ..Traffic::plain(65_214, false) };
+    for merged in [None, Some(Merged { buffer: 4096, ring: 512 }), Some(Merged { buffer: 1536, ring: 256 })] {
+        passes(&plan, &Traffic { merged, ..traffic });
+    }
 }
 
 #[test]

@@ -7,10 +7,13 @@ use test_vm::guest::{Fault, Guest, Service};
 use vhost_backend::liveness::{Cause, Counters, Profile, State, Transition};
 use vhost_backend::telemetry::EventKind;
 
+/// Frames a second.
+const RATE: u64 = 5_000;
+
 fn bed(profile: Profile) -> Bed {
     let mut bed = Bed::new(&Plan { profile, ..Plan::default() });
     bed.until_all_up();
-    bed.start_traffic(5_000, 4);
+    bed.start_traffic(RATE, 4);
     bed.until_arrived("traffic flows", 100);
     bed
 }
@@ -37,10 +40,7 @@ fn down(fault: Fault, cause: Cause) -> Bed {
 /// The log has the story in order: out of use for `cause` with the evidence that goes with it, then recovering, then Up; and
 /// what was counted agrees with it.
 fn is_told(bed: &mut Bed, cause: Cause) {
-    // The status may show a change before its event has come.
-    let counted = |bed: &Bed| bed.status("svm2").transitions.iter().map(|(_, _, times)| times).sum::<u64>();
-    bed.until("every change is told", |bed| changes(bed).len() as u64 == counted(bed));
-    let changes = changes(bed);
+    let changes = all_changes(bed);
     let first = changes.first().expect("it came up at first");
     assert_eq!((first.from, first.to), (State::Init, State::Up), "{changes:?}");
     assert!(changes.windows(2).all(|pair| pair[0].to == pair[1].from && pair[0].at <= pair[1].at));
@@ -63,7 +63,15 @@ fn is_told(bed: &mut Bed, cause: Cause) {
     assert!(counters.responses <= counters.in_band + counters.probes, "{counters:?}");
 }
 
-/// What was told of svm2, oldest first.
+/// What was told of svm2, oldest first, once that is all that was counted.
+fn all_changes(bed: &mut Bed) -> Vec<Transition> {
+    // The status may show a change before its event has come.
+    let counted = |bed: &Bed| bed.status("svm2").transitions.iter().map(|(_, _, times)| times).sum::<u64>();
+    bed.until("every change is told", |bed| changes(bed).len() as u64 == counted(bed));
+    changes(bed)
+}
+
+/// What was told of svm2 so far, oldest first.
 fn changes(bed: &Bed) -> Vec<Transition> {
     let told = bed.log.iter().filter_map(|event| match event.kind {
         EventKind::Service(port, change) if port == port_id("svm2") => Some(change),
@@ -95,6 +103,61 @@ fn a_frozen_vcpu_is_driver_stalled() {
 #[test]
 fn a_killed_vmm_is_detached() {
     down(Fault::Kill, Cause::Detached);
+}
+
+/// It falls as fast as the first time, however often it fell, and each time it has to hold out twice as long before it gets
+/// traffic again.
+#[test]
+fn a_flapping_service_falls_at_once_and_comes_back_ever_later() {
+    const FALLS: u32 = 4;
+    let profile = Profile { hold_down: Duration::from_millis(100), ..Profile::DEFAULT };
+    let mut bed = bed(profile);
+    for fall in 1..=FALLS {
+        let before = bed.service("svm2").swallowed();
+        inject(&mut bed, Fault::Hang);
+        bed.until(&format!("fall {fall}"), |bed| !bed.state("svm2").usable());
+        // What is sent and what hangs stand still together on a machine that starves them, so this is no matter of time.
+        let lost = bed.service("svm2").swallowed() - before;
+        assert!(
+            lost < RATE / 2,
+            "fall {fall} cost {lost} frames; a hung service takes 150 until it is noticed"
+        );
+        let passed = bed.counters("svm4").tx_packets;
+        bed.until_arrived("traffic takes SPI 2", 200);
+        assert!(bed.counters("svm4").tx_packets >= passed + 200);
+        let then = bed.status("svm2").counters;
+        inject(&mut bed, Fault::None);
+        bed.until(&format!("it is back after fall {fall}"), |bed| {
+            let now = bed.status("svm2");
+            // Where it fell once more meanwhile it had been given traffic, and rightly so.
+            let asked = now.counters.in_band == then.in_band || now.counters.flaps > then.flaps;
+            assert!(now.state.usable() || asked, "it gets no traffic before it is Up: {now:#?}");
+            now.state == State::Up
+        });
+        bed.until_arrived("traffic goes on", 200);
+    }
+    let returns = returns(&all_changes(&mut bed));
+    assert!(returns.last().is_some_and(|(falls, _)| *falls >= FALLS), "{returns:?}");
+    for (falls, held) in &returns {
+        assert!(*held >= profile.hold_down * 2_u32.pow(falls - 1), "{returns:?}");
+    }
+}
+
+/// Of each time the service VM was Up again: how often it had fallen before, and for how long it had answered.
+fn returns(changes: &[Transition]) -> Vec<(u32, Duration)> {
+    let (mut falls, mut began, mut returns) = (0, None, Vec::new());
+    for change in changes {
+        falls += u32::from(change.from.usable() && !change.to.usable());
+        match (change.from, change.to) {
+            (_, State::Recovering) => began = Some(change.at),
+            (State::Recovering, State::Up) => {
+                let held = began.map_or(Duration::ZERO, |began| change.at.saturating_since(began));
+                returns.push((falls, held));
+            }
+            _ => {}
+        }
+    }
+    returns
 }
 
 /// Nothing but probes goes to them.

@@ -19,7 +19,11 @@ fn bed(workers: usize, queue_pairs: usize) -> Bed {
 
 fn bed_with(workers: usize, queue_pairs: usize, profile: Profile) -> Bed {
     let options = Options { queue_pairs, ..Options::default() };
-    let mut bed = Bed::new(&Plan { profile, options, workers, ..Plan::default() });
+    bed_of(&Plan { profile, options, workers, ..Plan::default() })
+}
+
+fn bed_of(plan: &Plan) -> Bed {
+    let mut bed = Bed::new(plan);
     bed.until_all_up();
     bed.start_traffic(RATE, FLOWS);
     bed.until("traffic flows", |bed| bed.arrived().received > 1000);
@@ -100,6 +104,45 @@ fn flows_are_spread_over_the_pairs_a_guest_has_set_up() {
     // Until the backend has heard of both pairs.
     bed.until_arrived("traffic goes on", 1000);
     assert_one_queue_each(&queues_of_flows(&mut bed, 3000), 2);
+}
+
+/// Or it sets up all of them and enables some, as QEMU does for a Linux guest.
+#[test]
+fn nothing_goes_to_a_pair_that_is_not_enabled() {
+    let mut bed = bed(3, 4);
+    bed.drain();
+    bed.tenants[1].vm().enable_pairs(2..4, false).unwrap();
+    let used = |bed: &mut Bed| {
+        let pairs = bed.tenants[1].vm().pairs();
+        pairs.iter().map(|pair| pair.rx.counters().used).collect::<Vec<_>>()
+    };
+    let before = used(&mut bed);
+    bed.tenants[0].go_on();
+    assert_one_queue_each(&queues_of_flows(&mut bed, 3000), 2);
+    bed.drain();
+    let after = used(&mut bed);
+    assert!(
+        after[0] > before[0] && after[1] > before[1] && after[2..] == before[2..],
+        "{before:?} {after:?}"
+    );
+    bed.tenants[1].vm().enable_pairs(2..4, true).unwrap();
+    bed.tenants[0].go_on();
+    assert_one_queue_each(&queues_of_flows(&mut bed, 3000), 4);
+    let drops = bed.counters("vm6").drops;
+    assert!(drops.iter().all(|(_, count)| *count == 0), "{drops:?}");
+}
+
+#[test]
+fn of_many_pairs_every_one_is_served() {
+    let options = Options { queue_pairs: 20, ring_size: 64, ..Options::default() };
+    let mut bed = bed_of(&Plan { profile: STEADY, options, workers: 3, ..Plan::default() });
+    bed.run(Duration::from_millis(300));
+    assert_whole(&mut bed);
+    let pairs = bed.tenants[0].vm().pairs();
+    assert!(pairs.iter().all(|pair| pair.tx.counters().used > 0), "a flow was sent by each of them");
+    let pairs = bed.tenants[1].vm().pairs().iter();
+    let busy = pairs.filter(|pair| pair.rx.counters().used > 0).count();
+    assert!(busy > 5, "{FLOWS} flows came by {busy} of 20 queues");
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub struct GuestSpec {
     pub role: Role,
     /// Where its vNIC is plugged in.
     pub link: Link,
+    /// Queue pairs of its vNIC, and as many vCPUs: Linux takes a pair for each. On a wire of QEMU's own there is one.
+    pub queue_pairs: u16,
     /// Further properties of its vNIC as QEMU names them (`,csum=off`), each after a comma.
     pub properties: &'static str,
 }
@@ -89,6 +91,7 @@ impl Guest {
         command
             .args(["-name", &spec.name, "-machine", "pc,memory-backend=memory", "-accel", "tcg"])
             .args(["-m", &format!("{MEMORY_MIB}M"), "-object", &memory])
+            .args(["-smp", &spec.queue_pairs.to_string()])
             .args(["-nodefaults", "-display", "none", "-serial", "stdio"])
             .args(["-qmp", &format!("unix:{},server=on,wait=off", monitor.display())])
             .arg("-kernel")
@@ -339,7 +342,7 @@ fn network(spec: &GuestSpec) -> Vec<String> {
             "-chardev".into(),
             format!("socket,id=port,path={},{side}", socket.display()),
             "-netdev".into(),
-            "vhost-user,id=net,chardev=port,queues=1".into(),
+            format!("vhost-user,id=net,chardev=port,queues={}", spec.queue_pairs),
             "-device".into(),
             device(spec),
         ]
@@ -359,5 +362,6 @@ fn network(spec: &GuestSpec) -> Vec<String> {
 
 /// No MSI-X: QEMU 7.2 crashes under software emulation when a vhost-user vNIC uses it.
 fn device(spec: &GuestSpec) -> String {
-    format!("virtio-net-pci,netdev=net,mac={},vectors=0{}", spec.mac, spec.properties)
+    let several = if spec.queue_pairs > 1 { ",mq=on" } else { "" };
+    format!("virtio-net-pci,netdev=net,mac={},vectors=0{several}{}", spec.mac, spec.properties)
 }

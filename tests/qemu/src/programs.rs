@@ -16,6 +16,8 @@ pub struct Programs {
     pub controller: PathBuf,
     /// The responder for guests.
     pub responder: PathBuf,
+    /// What tenants in guests send and count.
+    pub traffic: PathBuf,
 }
 
 impl Programs {
@@ -26,11 +28,13 @@ impl Programs {
     pub fn build() -> Result<Programs> {
         let mut built = built(&["--package", "vmm-glue", "--package", "controller-stub", "--bins"])?;
         let mut take = |name: &str| built.remove(name).with_context(|| format!("cargo built no {name}"));
+        let GuestPrograms { responder, traffic } = GuestPrograms::build()?;
         Ok(Programs {
             livepathd: take("livepathd")?,
             livepath: take("livepath")?,
             controller: take("livepath-controller")?,
-            responder: GuestPrograms::build()?.responder,
+            responder,
+            traffic,
         })
     }
 }

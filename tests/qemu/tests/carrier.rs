@@ -3,11 +3,10 @@
 #![forbid(unsafe_code)]
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use qemu_guests::{Process, Programs, Progress, Status, poll};
+use qemu_guests::{Daemon, Programs, Progress, poll};
 use qemu_vm::{Guest, GuestSpec, Kit, Link, Role};
 
 const MAC: &str = "52:54:00:00:01:01";
@@ -28,33 +27,33 @@ fn scenario(kit: &Kit) -> Result<()> {
     let progress = Progress::start();
     let directory = tempfile::Builder::new().prefix("livepath-").tempdir()?;
     let initramfs = kit.initramfs(directory.path(), &[&programs.responder])?;
-    let mut daemon = daemon(&programs, directory.path())?;
+    let mut daemon = Daemon::start(&programs, directory.path(), &configuration(directory.path()))?;
     let spec = GuestSpec {
         name: "svm1".into(),
         mac: MAC.into(),
         role: Role::Service("--service forward".into()),
         link: Link::VhostUser(directory.path().join("svm1.sock")),
+        queue_pairs: 1,
         properties: "",
     };
     let guest = Guest::start(kit, &initramfs, directory.path(), spec)?;
-    let status = || status(&programs, directory.path());
     progress.step(&format!("svm1 booted, {:.2} s by its own clock", guest.await_boot()?));
-    let handed = |more: u64| -> Result<u64> {
-        let now = status()?.received("svm1");
+    let handed = |daemon: &Daemon, more: u64| -> Result<u64> {
+        let now = daemon.status()?.received("svm1");
         ensure!(now >= more, "{now} frames, not {more}");
         Ok(now)
     };
     poll("the guest takes frames", PATIENCE, || {
         daemon.alive()?;
-        handed(1)?;
+        handed(&daemon, 1)?;
         ensure!(Taken::read(&guest)?.packets > 0, "none so far");
         Ok(())
     })?;
 
     // What is on its way when the guest is asked counts for neither side.
     let before = Taken::read(&guest)?;
-    let (first, _) = poll("the count of frames", PATIENCE, || handed(1))?;
-    let (last, _) = poll("queries", PATIENCE, || handed(first + QUERIES))?;
+    let (first, _) = poll("the count of frames", PATIENCE, || handed(&daemon, 1))?;
+    let (last, _) = poll("queries", PATIENCE, || handed(&daemon, first + QUERIES))?;
     let after = Taken::read(&guest)?;
     progress.step(&format!("{} of {} frames taken", after.packets - before.packets, last - first));
     ensure!(after.packets - before.packets >= last - first, "frames are missing: {before:?} {after:?}");
@@ -68,7 +67,7 @@ fn scenario(kit: &Kit) -> Result<()> {
     ensure!(count("ignored-oam")? >= last - first, "{said}");
     ensure!(count("ignored-malformed")? + count("ignored-not-nsh")? + count("responses")? == 0, "{said}");
     progress.step("each of them a well-formed probe that asks nothing");
-    ensure!(status()?.state("svm1") == "init", "it never answered, so it gets no traffic");
+    ensure!(daemon.status()?.state("svm1") == "init", "it never answered, so it gets no traffic");
     Ok(())
 }
 
@@ -89,40 +88,17 @@ impl Taken {
     }
 }
 
-fn daemon(programs: &Programs, directory: &Path) -> Result<Process> {
-    let folder = directory.display();
-    let text = format!(
+fn configuration(directory: &Path) -> String {
+    format!(
         r#"
-[host]
-id = 1
-name = "host-a"
-admin = "{folder}/admin.sock"
-
 [[port]]
 name = "svm1"
 role = "service"
 uuid = "0d1a7e6a-6d0c-4f0b-9f5e-000000000001"
-socket = "{folder}/svm1.sock"
+socket = "{}/svm1.sock"
 mac = "{MAC}"
 carrier = "vnet-header"
-"#
-    );
-    let config = directory.join("livepathd.toml");
-    std::fs::write(&config, text)?;
-    let mut command = Command::new(&programs.livepathd);
-    command.arg("--config").arg(config).env("RUST_LOG", "info");
-    let mut daemon = Process::start(&mut command, &directory.join("livepathd.log"))?;
-    poll("livepathd takes commands", PATIENCE, || {
-        daemon.alive()?;
-        status(programs, directory)
-    })?;
-    Ok(daemon)
-}
-
-fn status(programs: &Programs, directory: &Path) -> Result<Status> {
-    let mut command = Command::new(&programs.livepath);
-    let output =
-        command.env("LIVEPATH_ADMIN", directory.join("admin.sock")).args(["status", "--json"]).output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Status::parse(&String::from_utf8_lossy(&output.stdout))
+"#,
+        directory.display()
+    )
 }

@@ -26,6 +26,7 @@ fn scenario(kit: &Kit) -> Result<()> {
             mac: format!("52:54:00:00:00:{host:02x}"),
             role: Role::Tenant(format!("10.0.0.{host}/24")),
             link,
+            queue_pairs: 1,
             properties: "",
         };
         Guest::start(kit, &initramfs, directory.path(), spec)

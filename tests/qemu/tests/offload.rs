@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use qemu_guests::{Process, Programs, Progress, Status, poll};
+use qemu_guests::{Daemon, Process, Programs, Progress, poll};
 use qemu_vm::{Guest, GuestSpec, Kit, Link, Role, program};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -66,7 +66,7 @@ fn tcp_with_and_without_offloads() {
     };
     let programs = Programs::build().unwrap();
     let progress = Progress::start();
-    let mut site = Site::start(kit, programs).unwrap();
+    let mut site = Site::start(kit, &programs).unwrap();
     if let Err(error) = scenario(&mut site, &progress) {
         site.dump();
         panic!("{error:#}");
@@ -110,7 +110,7 @@ fn scenario(site: &mut Site, progress: &Progress) -> Result<()> {
             );
         }
     }
-    let drops = site.status()?;
+    let drops = site.daemon.status()?;
     for (port, _) in TENANTS {
         ensure!(drops.drops(port, "vnet_header") == 0, "{port} asked for what it may not");
     }
@@ -120,28 +120,18 @@ fn scenario(site: &mut Site, progress: &Progress) -> Result<()> {
 struct Site {
     // Before the directory with their sockets.
     guests: BTreeMap<&'static str, Guest>,
-    daemon: Process,
+    daemon: Daemon,
     kit: Kit,
-    programs: Programs,
     initramfs: PathBuf,
     directory: TempDir,
 }
 
 impl Site {
-    fn start(kit: Kit, programs: Programs) -> Result<Site> {
+    fn start(kit: Kit, programs: &Programs) -> Result<Site> {
         let directory = tempfile::Builder::new().prefix("livepath-").tempdir()?;
         let initramfs = kit.initramfs(directory.path(), &[&programs.responder])?;
-        let config = directory.path().join("livepathd.toml");
-        std::fs::write(&config, configuration(directory.path()))?;
-        let mut command = Command::new(&programs.livepathd);
-        command.arg("--config").arg(config).env("RUST_LOG", "info");
-        let daemon = Process::start(&mut command, &directory.path().join("livepathd.log"))?;
-        let mut site = Site { guests: BTreeMap::new(), daemon, kit, programs, initramfs, directory };
-        poll("livepathd takes commands", PATIENCE, || {
-            site.daemon.alive()?;
-            site.status()
-        })?;
-        Ok(site)
+        let daemon = Daemon::start(programs, directory.path(), &configuration(directory.path()))?;
+        Ok(Site { guests: BTreeMap::new(), daemon, kit, initramfs, directory })
     }
 
     /// Starts a guest, in place of the one of that name, with these properties of its vNIC.
@@ -157,6 +147,7 @@ impl Site {
             mac: mac(name),
             role,
             link: Link::VhostUser(self.directory.path().join(format!("{name}.sock"))),
+            queue_pairs: 1,
             properties,
         };
         let guest = Guest::start(&self.kit, &self.initramfs, self.directory.path(), spec)?;
@@ -170,25 +161,13 @@ impl Site {
         }
         poll("everything up", PATIENCE, || {
             self.daemon.alive()?;
-            let status = self.status()?;
+            let status = self.daemon.status()?;
             let up = SERVICES.iter().all(|(name, _)| status.state(name) == "up")
                 && TENANTS.iter().all(|(name, _)| status.attached(name));
             ensure!(up, "{}", status.summary());
             Ok(())
         })?;
         Ok(())
-    }
-
-    fn livepath(&self) -> Command {
-        let mut command = Command::new(&self.programs.livepath);
-        command.env("LIVEPATH_ADMIN", self.directory.path().join("admin.sock"));
-        command
-    }
-
-    fn status(&self) -> Result<Status> {
-        let output = self.livepath().args(["status", "--json"]).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Status::parse(&String::from_utf8_lossy(&output.stdout))
     }
 
     /// Lets vm6 serve a random file at both ports.
@@ -228,7 +207,7 @@ impl Site {
         let file = self.directory.path().join(format!("{port}.pcapng"));
         // A file of the transfer before would pass for the new one.
         let _ = std::fs::remove_file(&file);
-        let mut command = self.livepath();
+        let mut command = self.daemon.livepath();
         command.args(["capture", port, "-w"]).arg(&file);
         let process = Process::start(&mut command, &self.directory.path().join("capture.log"))?;
         poll("the capture's file", PATIENCE, || Ok(std::fs::metadata(&file)?))?;
@@ -265,7 +244,7 @@ fn mac(name: &str) -> String {
 
 fn configuration(directory: &Path) -> String {
     let directory = directory.display();
-    let mut text = format!("[host]\nid = 1\nname = \"host-a\"\nadmin = \"{directory}/admin.sock\"\n");
+    let mut text = String::new();
     let mut port = |name: &str, rest: &str| {
         text += &format!(
             "\n[[port]]\nname = \"{name}\"\nsocket = \"{directory}/{name}.sock\"\nmac = \"{}\"\n{rest}\n",

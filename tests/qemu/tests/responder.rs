@@ -33,6 +33,7 @@ fn scenario(kit: &Kit) -> Result<()> {
         mac: "52:54:00:00:01:02".into(),
         role: Role::Service("--service forward".into()),
         link: Link::Listen(socket.clone()),
+        queue_pairs: 1,
         properties: "",
     };
     let guest = Guest::start(kit, &initramfs, directory.path(), spec)?;

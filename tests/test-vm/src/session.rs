@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::Shutdown;
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -176,7 +177,7 @@ impl Session {
     pub(crate) fn start(&mut self, ram: &GuestRam, rings: &[&Ring], bases: &[u16]) -> Result<(), Error> {
         self.patiently(|session| {
             if session.order == Order::Qemu {
-                session.enable(rings.len(), true)?;
+                session.enable(0..rings.len(), true)?;
             }
             request("SET_FEATURES", session.frontend.set_features(session.features))?;
             session.tell_memory(ram)?;
@@ -184,7 +185,7 @@ impl Session {
                 session.start_ring(ram, index, ring, *base)?;
             }
             if session.order == Order::CloudHypervisor {
-                session.enable(rings.len(), true)?;
+                session.enable(0..rings.len(), true)?;
             }
             Ok(())
         })
@@ -258,14 +259,14 @@ impl Session {
         }
     }
 
-    /// SET_VRING_ENABLE for every ring, also before SET_FEATURES, when the crate's frontend refuses to send it.
-    pub(crate) fn enable(&mut self, rings: usize, enabled: bool) -> Result<(), Error> {
+    /// SET_VRING_ENABLE for each of these rings, also before SET_FEATURES, when the crate's frontend refuses to send it.
+    pub(crate) fn enable(&mut self, rings: Range<usize>, enabled: bool) -> Result<(), Error> {
         const STEP: &str = "SET_VRING_ENABLE";
         if self.features & F_PROTOCOL_FEATURES == 0 {
             return Ok(());
         }
         let acknowledged = self.protocol.contains(VhostUserProtocolFeatures::REPLY_ACK);
-        for index in 0..rings {
+        for index in rings {
             let mut body = [0; 8];
             body[..4].copy_from_slice(&(index as u32).to_le_bytes());
             body[4..].copy_from_slice(&u32::from(enabled).to_le_bytes());
@@ -287,14 +288,14 @@ impl Session {
     pub(crate) fn stop(&mut self, ram: &GuestRam, rings: usize) -> Result<Vec<u16>, Error> {
         self.patiently(|session| {
             if session.order == Order::CloudHypervisor {
-                session.enable(rings, false)?;
+                session.enable(0..rings, false)?;
             }
             let mut bases = Vec::with_capacity(rings);
             for index in 0..rings {
                 bases.push(request("GET_VRING_BASE", session.frontend.get_vring_base(index))? as u16);
             }
             if session.order == Order::Qemu {
-                session.enable(rings, false)?;
+                session.enable(0..rings, false)?;
             }
             session.withdraw_memory(ram)?;
             Ok(bases)

@@ -1,5 +1,6 @@
 //! A VM: memory, queue pairs and, while attached, a session.
 
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -277,7 +278,12 @@ impl TestVm {
     /// SET_VRING_ENABLE for every ring.
     pub fn enable(&mut self, enabled: bool) -> Result<(), Error> {
         let rings = 2 * self.pairs.len();
-        self.session()?.enable(rings, enabled)
+        self.session()?.enable(0..rings, enabled)
+    }
+
+    /// SET_VRING_ENABLE for the rings of some pairs, as QEMU sends it when its guest changes how many it uses.
+    pub fn enable_pairs(&mut self, pairs: Range<usize>, enabled: bool) -> Result<(), Error> {
+        self.session()?.enable(2 * pairs.start..2 * pairs.end, enabled)
     }
 
     /// Announces the same memory once more while the rings run, as a VMM does after hotplug.

@@ -37,8 +37,8 @@ pub use session::Session;
 
 use std::path::PathBuf;
 
-/// Most queue pairs of a port. A ring's index is 8 bits in vhost-user.
-pub const MAX_QUEUE_PAIRS: u16 = 64;
+/// Most queue pairs of a port.
+pub const MAX_QUEUE_PAIRS: u16 = crate::port::MAX_QUEUE_PAIRS as u16;
 
 /// Which side creates the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

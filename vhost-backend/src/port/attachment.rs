@@ -24,8 +24,8 @@ use super::remains::Remains;
 use crate::ring::{Broken, Layout, RegionMap, RingError, Split};
 use crate::worker::Wakes;
 
-/// The most queue pairs a port has.
-pub const MAX_QUEUE_PAIRS: usize = 16;
+/// The most queue pairs a port has. A ring's index is 8 bits in vhost-user.
+pub const MAX_QUEUE_PAIRS: usize = 64;
 
 /// Everything a ring needs to start (vhost-user `SET_VRING_*`).
 #[derive(Debug)]
@@ -131,13 +131,13 @@ pub struct Attachment {
     /// Hang-ups so far.
     hang_ups: AtomicU64,
     /// A bit for each pair whose receive ring runs.
-    receiving: AtomicU32,
+    receiving: AtomicU64,
     wakes: Arc<Wakes>,
 }
 
 /// Some of a port's queue pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pairs(u32);
+pub struct Pairs(u64);
 
 impl Pairs {
     /// How many.
@@ -153,7 +153,7 @@ impl Pairs {
         std::iter::from_fn(move || {
             let lowest = left.trailing_zeros();
             left &= left.wrapping_sub(1);
-            (lowest < u32::BITS).then_some(lowest as usize)
+            (lowest < u64::BITS).then_some(lowest as usize)
         })
     }
 }
@@ -187,7 +187,7 @@ impl Attachment {
             changes: AtomicU64::new(0),
             stops: AtomicU64::new(0),
             hang_ups: AtomicU64::new(0),
-            receiving: AtomicU32::new(0),
+            receiving: AtomicU64::new(0),
             wakes,
         }
     }
@@ -388,7 +388,7 @@ impl Attachment {
             ring.running.store(running, Ordering::Release);
         }
         if index.is_multiple_of(2) {
-            let bit = 1 << (index / 2);
+            let bit = 1_u64 << (index / 2);
             if running {
                 self.receiving.fetch_or(bit, Ordering::AcqRel);
             } else {

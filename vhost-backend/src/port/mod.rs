@@ -27,7 +27,7 @@ mod reflection;
 mod remains;
 mod retain;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod serials;
 mod status;
 mod unaware;

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use super::answers::Answers;
 use super::{Common, Worker, random};
 use crate::chain::{Counts, Lately, Standing, VerdictCache};
-use crate::frame::{FlowHash, Imprint};
+use crate::frame::Imprint;
 use crate::liveness::Timestamp;
 use crate::offload::Scratch;
 use crate::port::{Basis, Outgoing, Port, Proxy, Seen, To, carry_out, classify};
@@ -299,10 +299,4 @@ fn returned(
         lately.keep(&imprint, verdict);
     }
     decided
-}
-
-/// By what the frames for a port with several queues are spread over them: the flow's hash, so that its frames stay in
-/// order; 0 for what is no flow.
-pub(super) fn spread(common: &Common, out: &Outgoing) -> FlowHash {
-    out.inner().and_then(|frame| frame.flow().map(|key| common.learned.hash(key))).unwrap_or_default()
 }

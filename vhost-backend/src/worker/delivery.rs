@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 
 use super::Common;
 use super::answers::Answers;
-use super::decide::{Batch, spread};
+use super::decide::Batch;
 use super::fitting::Fitting;
 use super::sink::{Sink, Unwritten};
+use super::spread::spread;
 use crate::chain::PortId;
 use crate::frame::ETHERNET_LEN;
 use crate::liveness::{Query, Timestamp};
@@ -101,11 +102,10 @@ impl Target<'_> {
                 self.deliver_into(batch, port, pair, frames);
             }
             count => {
-                let queue = |out| (spread(self.common, out).get() >> 32) as usize % count;
                 let mut queues = [0; BATCH];
                 for i in numbers(frames) {
                     if let (Some(place), Some(out)) = (queues.get_mut(i), batch.frames.get(i)) {
-                        *place = queue(out);
+                        *place = spread(&self.common.learned, out, count);
                     }
                 }
                 for (nth, pair) in pairs.iter().enumerate() {

@@ -28,6 +28,7 @@ mod salvage;
 mod share;
 mod sink;
 mod sleep;
+mod spread;
 mod standstill;
 mod tables;
 mod tend;

@@ -1,7 +1,8 @@
 //! Where the frames of a batch are written: a receive ring, or a queue of a tap.
 
-use super::decide::{Batch, spread};
+use super::decide::Batch;
 use super::delivery::{Delivery, Frames, Target, numbers};
+use super::spread::spread;
 use crate::port::Port;
 use crate::ring::{Broken, Gather, Split, WriteError};
 use crate::tap::{Queue, Tap};
@@ -84,7 +85,7 @@ impl Target<'_> {
             let (Some(out), Some(chain)) = (outgoing.get_mut(i), self.chains.get(i)) else { continue };
             let number = match tap.queues() {
                 0 | 1 => 0,
-                count => (spread(self.common, out).get() >> 32) as usize % count,
+                count => spread(&self.common.learned, out, count),
             };
             match tap.queue(number) {
                 Some(queue) => {

@@ -197,7 +197,8 @@ fn spec(name: &str, socket: PathBuf) -> GuestSpec {
     } else {
         Role::Tenant(format!("{}/24", address(number(name))))
     };
-    GuestSpec { name: name.to_owned(), mac: mac(name), role, link: Link::VhostUser(socket), properties: "" }
+    let link = Link::VhostUser(socket);
+    GuestSpec { name: name.to_owned(), mac: mac(name), role, link, queue_pairs: 1, properties: "" }
 }
 
 /// Waits until every guest takes commands, and tells of each.

@@ -30,6 +30,12 @@ use vm_memory::GuestMemoryMmap;
 /// Bursts in a ring. Of 256 entries a burst is 32 frames, which are queued before the forwarder is shown any of them.
 const BURSTS: usize = 8;
 
+/// A service VM's answers.
+const RESPONDER: Responder = Responder { mac: None, si_decrement: false };
+
+/// Where a ring lies, and the memory it is in.
+pub type Place = (Arc<GuestMemoryMmap>, Layout);
+
 /// Where the VMs of a line attach.
 #[derive(Clone, Debug)]
 pub struct Sockets {
@@ -60,6 +66,17 @@ pub struct Traffic {
     pub line: u8,
     /// Bytes that each frame's segments are to have; `None`: no offload is asked for.
     pub segment: Option<u16>,
+    /// Receive buffers that a frame takes several of; `None`: each holds a frame.
+    pub merged: Option<Merged>,
+}
+
+/// What service VMs and sink post, and service VMs send from: more and shorter buffers than there are frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Merged {
+    /// Bytes of a buffer.
+    pub buffer: u32,
+    /// Entries of their rings.
+    pub ring: u16,
 }
 
 impl Traffic {
@@ -74,6 +91,7 @@ impl Traffic {
             scattered: true,
             line: 0,
             segment: None,
+            merged: None,
         }
     }
 }
@@ -90,6 +108,8 @@ pub struct Line {
     burst: usize,
     /// Frames under way at most.
     credit: u64,
+    /// Frames come in several buffers.
+    merged: bool,
     /// TX buffers that hold the template already.
     primed: usize,
     /// In the upper 16 bits of every number: frames of an earlier window are not taken for this one's.
@@ -123,34 +143,37 @@ impl Line {
         let attach = |socket: &PathBuf, options: Options| {
             TestVm::attach(socket, options).with_context(|| format!("cannot attach to {}", socket.display()))
         };
-        let services = sockets.services.iter().enumerate().map(|(index, socket)| {
-            // A service VM asks for no offload of its own.
-            attach(
-                socket,
-                Options { mac: Line::service_mac(traffic.line, index), features: 0, ..options(traffic) },
-            )
-        });
+        let services = sockets.services.iter().enumerate();
+        let services = services.map(|(index, socket)| attach(socket, service_options(traffic, index)));
         let services = services.collect::<anyhow::Result<_>>()?;
         let source =
             attach(&sockets.source, Options { mac: Line::source_mac(traffic.line), ..options(traffic) })?;
-        let sink = attach(&sockets.sink, Options { mac: Line::sink_mac(traffic.line), ..options(traffic) })?;
+        let sink = attach(&sockets.sink, sink_options(traffic))?;
         Ok(Line::of(source, services, sink, traffic))
     }
 
-    /// Source and sink of a forwarder in this process, which gets at their rings by [`Line::ends`].
+    /// The VMs of a forwarder in this process, which gets at their rings by [`Line::ways`].
     ///
     /// # Errors
     /// There is not enough memory.
-    pub fn detached(traffic: &Traffic) -> anyhow::Result<Line> {
-        let mut sink = TestVm::new(options(traffic))?;
-        sink.pair(0).rx.refill();
-        Ok(Line::of(TestVm::new(options(traffic))?, Vec::new(), sink, traffic))
+    pub fn detached(traffic: &Traffic, services: usize) -> anyhow::Result<Line> {
+        let receiver = |options: Options| -> anyhow::Result<TestVm> {
+            let mut vm = TestVm::new(options)?;
+            vm.pair(0).rx.refill();
+            Ok(vm)
+        };
+        let services = (0..services).map(|index| receiver(service_options(traffic, index)));
+        let services = services.collect::<anyhow::Result<_>>()?;
+        let sink = receiver(sink_options(traffic))?;
+        Ok(Line::of(TestVm::new(options(traffic))?, services, sink, traffic))
     }
 
     fn of(source: TestVm, services: Vec<TestVm>, sink: TestVm, traffic: &Traffic) -> Line {
         let (from, to) = (Line::source_mac(traffic.line), Line::sink_mac(traffic.line));
         let template = Template::new(traffic.kind, from, to, traffic.frame, traffic.flows);
-        let burst = burst(traffic.ring);
+        let room =
+            traffic.merged.map_or(traffic.ring, |merged| merged.frames(traffic.frame)).min(traffic.ring);
+        let burst = burst(room);
         Line {
             source,
             services,
@@ -158,7 +181,8 @@ impl Line {
             template,
             header: offload::header(traffic),
             burst,
-            credit: (usize::from(traffic.ring) - burst) as u64,
+            credit: (usize::from(room) - burst) as u64,
+            merged: traffic.merged.is_some(),
             primed: 0,
             run: 0,
             sent: 0,
@@ -167,11 +191,18 @@ impl Line {
         }
     }
 
-    /// Memory and place of the source's transmitq and of the sink's receiveq.
-    pub fn ends(&mut self) -> [(Arc<GuestMemoryMmap>, Layout); 2] {
-        let memory = |vm: &TestVm| Arc::new(vm.ram().mapping().clone());
-        let (from, to) = (memory(&self.source), memory(&self.sink));
-        [(from, self.source.pair(0).tx.layout()), (to, self.sink.pair(0).rx.layout())]
+    /// The rings between which a forwarder brings frames, way by way from the source to the sink: a transmitq, and the receiveq
+    /// of the next VM.
+    pub fn ways(&mut self) -> Vec<[Place; 2]> {
+        let place = |vm: &TestVm, layout| (Arc::new(vm.ram().mapping().clone()), layout);
+        let mut vms: Vec<&mut TestVm> = [&mut self.source].into_iter().chain(&mut self.services).collect();
+        vms.push(&mut self.sink);
+        let mut ways = Vec::new();
+        for next in 1..vms.len() {
+            let (from, to) = (vms[next - 1].pair(0).tx.layout(), vms[next].pair(0).rx.layout());
+            ways.push([place(&*vms[next - 1], from), place(&*vms[next], to)]);
+        }
+        ways
     }
 
     /// Bytes of a frame.
@@ -225,7 +256,9 @@ impl Line {
     /// Lets every service VM answer and the sink take what is there; how many frames the sink took.
     #[inline]
     fn serve(&mut self) -> usize {
-        const RESPONDER: Responder = Responder { mac: None, si_decrement: false };
+        if self.merged {
+            return self.serve_merged();
+        }
         for service in &mut self.services {
             service
                 .pair(0)
@@ -238,6 +271,26 @@ impl Line {
                 *received += 1;
             } else if template.number(frame).is_none_or(|number| number >> 48 == *run) {
                 *wrong += 1;
+            }
+        })
+    }
+
+    /// The same where frames lie in several buffers.
+    fn serve_merged(&mut self) -> usize {
+        for service in &mut self.services {
+            // What is decided about a frame, its first buffer says.
+            service
+                .pair(0)
+                .echo_merged(usize::MAX, |part| RESPONDER.answer(part, |_| Outcome::Forward).len_to_send());
+        }
+        let Line { sink, template, run, received, wrong, .. } = self;
+        sink.pair(0).rx.receive_pieces(|pieces| {
+            let expected = *run << 48 | *received;
+            if template.is_in(pieces, expected) {
+                *received += 1;
+            } else {
+                let number = pieces.first().and_then(|first| template.number(first));
+                *wrong += u64::from(number.is_none_or(|number| number >> 48 == *run));
             }
         })
     }
@@ -273,6 +326,14 @@ pub(crate) fn buffer_len(frame: usize) -> usize {
     (frame + VNET_HEADER_LEN + 64).next_multiple_of(64).max(2048)
 }
 
+impl Merged {
+    /// Frames of so many bytes that a ring has room for.
+    fn frames(self, frame: usize) -> u16 {
+        let buffers = (frame + VNET_HEADER_LEN + nsh::ENCAP_LEN).div_ceil(self.buffer as usize);
+        self.ring / buffers as u16
+    }
+}
+
 fn options(traffic: &Traffic) -> Options {
     let buffer = buffer_len(traffic.frame) as u32;
     Options {
@@ -284,4 +345,24 @@ fn options(traffic: &Traffic) -> Options {
         features: offload::features(traffic),
         ..Options::default()
     }
+}
+
+/// The same for those that receive.
+fn receiver_options(traffic: &Traffic) -> Options {
+    let options = options(traffic);
+    match traffic.merged {
+        Some(Merged { buffer, ring }) => {
+            Options { ring_size: ring, rx_buffer_len: buffer, tx_buffer_len: buffer, ..options }
+        }
+        None => options,
+    }
+}
+
+fn sink_options(traffic: &Traffic) -> Options {
+    Options { mac: Line::sink_mac(traffic.line), ..receiver_options(traffic) }
+}
+
+/// A service VM asks for no offload of its own.
+fn service_options(traffic: &Traffic, index: usize) -> Options {
+    Options { mac: Line::service_mac(traffic.line, index), features: 0, ..receiver_options(traffic) }
 }

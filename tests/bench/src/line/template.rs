@@ -193,6 +193,30 @@ impl Template {
         let marked = end == rest.len() || rest[end..] == (!number).to_le_bytes();
         marked && rest[..end] == self.bytes[MIN_FRAME..MIN_FRAME + end]
     }
+
+    /// The same for a frame that lies in pieces, the first of which has [`MIN_FRAME`] bytes or more; only for frames that end in
+    /// a second number.
+    pub fn is_in(&self, pieces: &[&[u8]], number: u64) -> bool {
+        let Some(head) = pieces.first().and_then(|first| first.first_chunk::<MIN_FRAME>()) else {
+            return false;
+        };
+        let stamped = self.is_stamped(head, number);
+        let (mark, end) = ((!number).to_le_bytes(), self.bytes.len().saturating_sub(8).max(MIN_FRAME));
+        let mut at = 0;
+        let same = pieces.iter().all(|piece| {
+            // What is stamped has been looked at.
+            let from = MIN_FRAME.saturating_sub(at).min(piece.len());
+            let plain = end.saturating_sub(at).clamp(from, piece.len());
+            let expected = self.bytes.get(at + from..at + plain);
+            let marked = mark.get((at + plain).saturating_sub(end)..).unwrap_or_default();
+            at += piece.len();
+            expected == Some(&piece[from..plain]) && marked.starts_with(&piece[plain..])
+        });
+        let differs =
+            |difference: u64, ((word, head), same): ((u64, u64), u64)| difference | (word ^ head) & same;
+        let difference = words(head).into_iter().zip(self.head).zip(self.same).fold(0, differs);
+        difference == 0 && stamped && same && at == self.bytes.len()
+    }
 }
 
 /// Eight bytes each, in this machine's order.
@@ -242,6 +266,32 @@ mod tests {
                 assert!(template.is(&frame, 0x1234_5678_9abc), "{kind:?} {len}");
                 assert!(!template.is(&frame, 0x1234_5678_9abd));
                 assert!(!template.is(&frame[..len - 1], 0x1234_5678_9abc));
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_in_pieces_is_the_same_frame() {
+        let template = template(Kind::Tcp, 1000, 4);
+        let mut frame = vec![0; 1000];
+        template.write(&mut frame, 5);
+        for cuts in [&[1000][..], &[64, 1000], &[500, 995, 1000], &[300, 600, 999, 1000], &[100, 992, 1000]] {
+            let pieces = |frame: &[u8]| {
+                let mut at = 0;
+                let piece = |end: &usize| frame[std::mem::replace(&mut at, *end)..*end].to_vec();
+                cuts.iter().map(piece).collect::<Vec<_>>()
+            };
+            let is = |pieces: &[Vec<u8>], number| {
+                template.is_in(&pieces.iter().map(Vec::as_slice).collect::<Vec<_>>(), number)
+            };
+            let whole = pieces(&frame);
+            assert!(is(&whole, 5) && !is(&whole, 6) && !is(&whole[1..], 5), "{cuts:?}");
+            assert!(cuts.len() == 1 || !is(&whole[..cuts.len() - 1], 5), "{cuts:?} without its end");
+            assert!(!is(&[&whole[..], &[vec![0]]].concat(), 5), "{cuts:?} and a byte more");
+            for at in 0..1000 {
+                let mut changed = frame.clone();
+                changed[at] ^= 1;
+                assert!(!is(&pieces(&changed), 5), "byte {at} of {cuts:?}");
             }
         }
     }

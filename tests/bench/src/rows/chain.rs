@@ -1,6 +1,7 @@
 //! A chain of one service VM from end to end: classify, push, query, echo, check the answer, decrement, strip.
 
-use super::plain::rates;
+use super::plain::{beside_rings, rates};
+use super::ring::Rings;
 use super::{Effort, Row, settle};
 use crate::figure::Figure;
 use crate::line::Traffic;
@@ -10,7 +11,9 @@ use crate::side::{Bench, Side, ovs};
 /// Where the time goes, and what was tried.
 pub(super) const ACCOUNT: &str = "\
 Every frame crosses the forwarder twice and the generator answers it in between, so that the lines of a frame go from core to core four \
-times; what that takes is the *copy* and *inspect* stages of the account below. Besides what plain forward has, the header is written in the private copy \
+times; what that takes is the *copy* and *inspect* stages of the account below. The note of the row says what the ring fast path alone reaches on the \
+same way against the same peer: to the same service VM behind headers that never change, and back without them, with nothing looked at and nothing decided. \
+No forwarder goes beyond that with this generator, and `ring-chain-64` has it beside two bare copies. Besides what plain forward has, the header is written in the private copy \
 in one go and completed for a whole batch before it is sent, all fields at places known in advance, and answers are taken by the verdict \
 cache. The target was set for an Open vSwitch slower than it is on this machine; the table says what it does here.";
 /// The same for the rows about liveness.
@@ -27,8 +30,9 @@ pub(super) fn ours_watched(row: &Row, bench: &Bench) -> anyhow::Result<Side> {
 }
 
 pub(super) fn measure(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Result<Vec<Figure>> {
-    let peer = ovs::start(bench, ovs::Mode::Nsh, &Traffic::plain(row.frame(), bench.huge_pages));
-    rates(row, bench, effort, settle(peer)?, settle(ours(row, bench))?)
+    let traffic = Traffic::plain(row.frame(), bench.huge_pages);
+    let peer = settle(ovs::start(bench, ovs::Mode::Nsh, &traffic))?;
+    beside_rings(row, bench, effort, (peer, settle(ours(row, bench))?), Rings::new(&traffic, 1)?)
 }
 
 /// The same chain with a query every millisecond and with none.

@@ -10,7 +10,7 @@ use crate::side::{Bench, Side, ovs, testpmd};
 /// Where the time goes, and what was tried.
 pub(super) const ACCOUNT: &str = "\
 The time is the generator's and the way between the cores as much as the forwarder's: the note of the row says what the ring fast path alone, with \
-nothing to decide, reaches against the same peer, and in how many windows the generator was never kept waiting. The account below has the forwarder's \
+nothing to decide, reaches against the same peer, how much of that the row reaches, and in how many windows the generator was never kept waiting. The account below has the forwarder's \
 part. What was tried and kept: batches of 32; descriptors, payload and receive buffers asked for ahead, the \
 latter some frames ahead; the verdict cache with the last flow in front; frames completed in a first pass and written by a loop that \
 stores next to nothing else, since a core has a fixed number of stores under way, in order, and those into another core's lines take long; pieces \
@@ -36,8 +36,6 @@ pub(super) fn in_order(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Resu
     against_testpmd(row, bench, effort, &Traffic { scattered: false, ..plain })
 }
 
-/// After every pair the generator is fed by the ring fast path alone, with nothing to decide: the note says what that reaches
-/// against the same peer.
 fn against_testpmd(
     row: &Row,
     bench: &Bench,
@@ -46,18 +44,37 @@ fn against_testpmd(
 ) -> anyhow::Result<Vec<Figure>> {
     let peer = settle(testpmd::start(bench, traffic))?;
     let ours = settle(livepathd::start(bench, &Plan::PLAIN, traffic))?;
-    let mut rings = Rings::new(traffic)?;
+    beside_rings(row, bench, effort, (peer, ours), Rings::new(traffic, 0)?)
+}
+
+/// Frames a second of two settled sides. After every pair the generator is fed by the ring fast path alone, with nothing to
+/// decide: the note says what that reaches against the same peer, and how much of it ours.
+pub(super) fn beside_rings(
+    row: &Row,
+    bench: &Bench,
+    effort: Effort,
+    (peer, ours): (Side, Side),
+    mut rings: Rings,
+) -> anyhow::Result<Vec<Figure>> {
     let mut alone = Vec::new();
     let mut figure = rate(row, bench, effort, peer, ours, || {
         alone.push(rings.measure(bench.core, effort.window)?.mpps());
         Ok(())
     })?;
-    let peer = figure.peer.iter().flat_map(|peer| &peer.values);
-    let ratios: Vec<f64> = alone.iter().zip(peer).map(|(alone, peer)| alone / peer).collect();
-    if let Some(Spread { median, .. }) = Spread::of(&ratios) {
-        figure.remark(&format!("the ring alone, with nothing to decide: {median:.2}"));
+    let theirs = figure.peer.as_ref().map(|peer| &peer.values[..]).unwrap_or_default();
+    let limits = (ratio(&alone, theirs), ratio(&figure.ours.values, &alone));
+    if let (Some(limit), Some(reached)) = limits {
+        figure.remark(&format!(
+            "the ring alone, with nothing to decide: {limit:.2}, of which {reached:.2} is reached"
+        ));
     }
     Ok(vec![figure])
+}
+
+/// The median of one by the other, pair by pair.
+fn ratio(ones: &[f64], others: &[f64]) -> Option<f64> {
+    let ratios: Vec<f64> = ones.iter().zip(others).map(|(one, other)| one / other).collect();
+    Spread::of(&ratios).map(|spread| spread.median)
 }
 
 pub(super) fn against_ovs(row: &Row, bench: &Bench, effort: Effort) -> anyhow::Result<Vec<Figure>> {

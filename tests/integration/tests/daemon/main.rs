@@ -67,7 +67,7 @@ fn a_hung_service_is_reported_and_comes_back() {
     site.until("every report is stored", |site| site.daemon.agent().unwrap().waiting() == 0);
 }
 
-/// A service that answers late: the controller hears that, and that it is over, and no path changes.
+/// A service that answers late: the controller hears that, and that it is over, and no path changes. The metrics say so too.
 #[test]
 fn a_slow_service_is_degraded_at_the_controller_too() {
     let mut site = Site::start(true);
@@ -76,12 +76,20 @@ fn a_slow_service_is_degraded_at_the_controller_too() {
     site.until("the controller has it up", |site| {
         site.at_controller("svm2").is_some_and(|one| one.state == State::Up)
     });
+    let gauges = |site: &mut Site| {
+        let page = metrics::scrape_beside(site);
+        ["svm1", "svm2"].map(|service| page.value("livepath_service_degraded", &[("service", service)]))
+    };
+    assert_eq!(gauges(&mut site), [Some(0.0); 2]);
     for (fault, degraded) in [(Fault::Delay(Duration::from_millis(20)), true), (Fault::None, false)] {
         let now = site.now();
         site.service("svm2").inject(fault, now).unwrap();
         site.until("the controller hears of it", |site| {
             site.at_controller("svm2").is_some_and(|one| (one.state, one.degraded) == (State::Up, degraded))
         });
+        // A page made just before may still be given.
+        let expected = [Some(0.0), Some(f64::from(u8::from(degraded)))];
+        site.until("the metrics have it", |site| gauges(site) == expected);
     }
 }
 

@@ -99,6 +99,7 @@ impl Site {
                 CONNECTS => Link::VhostUser(self.socket(name)),
                 _ => Link::VhostUserListen(self.socket(name)),
             },
+            queue_pairs: 1,
             properties: "",
         };
         let tenants =

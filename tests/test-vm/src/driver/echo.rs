@@ -25,11 +25,8 @@ impl Pair {
     /// If the buffers of the two rings are not of one length and one descriptor each.
     #[inline]
     pub fn echo(&mut self, limit: usize, mut answer: impl FnMut(&mut [u8]) -> Option<usize>) -> usize {
+        assert_exchangeable(self);
         let Pair { rx, tx } = self;
-        let shapes = (rx.buffers.geometry.shape, tx.buffers.geometry.shape);
-        assert_eq!(shapes, (ChainShape::Joined, ChainShape::Joined), "one descriptor a buffer");
-        let lengths = (rx.buffers.geometry.buffer_len, tx.buffers.geometry.buffer_len);
-        assert_eq!(lengths.0, lengths.1, "buffers are exchanged");
         let pending = rx.ring.pending(rx.slots.in_flight()).min(limit).min(BATCH);
         if tx.free() < pending {
             tx.reap();
@@ -61,4 +58,12 @@ impl Pair {
         tx.flush();
         pending
     }
+}
+
+/// That the buffers of both rings are alike.
+#[inline(always)]
+pub(super) fn assert_exchangeable(pair: &Pair) {
+    let (rx, tx) = (&pair.rx.buffers.geometry, &pair.tx.buffers.geometry);
+    assert_eq!((rx.shape, tx.shape), (ChainShape::Joined, ChainShape::Joined), "one descriptor a buffer");
+    assert_eq!(rx.buffer_len, tx.buffer_len, "buffers are exchanged");
 }

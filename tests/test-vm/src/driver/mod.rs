@@ -12,6 +12,7 @@
 //! unless [`Pair::echo`](crate::Pair::echo) exchanges it for one of the other ring.
 
 mod echo;
+mod merged;
 mod receive;
 mod ring;
 mod slots;

@@ -236,3 +236,89 @@ fn an_echo_drops_a_frame_of_two_buffers() {
     assert_eq!(vm.pair(0).echo(usize::MAX, |frame| Some(frame.len())), 1);
     assert_eq!((device.take().len(), vm.pair(0).rx.counters().violations), (0, 1));
 }
+
+/// Guests whose frames come in several buffers.
+fn merged_vm() -> (TestVm, Device) {
+    vm(Options { ring_size: 16, rx_buffer_len: 64, tx_buffer_len: 64, ..Options::default() })
+}
+
+/// A frame of 52 + 64 + 5 bytes in three buffers.
+fn put_in_three(device: &mut Device, number: u8) -> Vec<u8> {
+    let mut first = [number; 64];
+    first[..VNET_HEADER_LEN].fill(0);
+    first[10] = 3;
+    assert!(device.put_raw(&first) && device.put_raw(&[number; 64]) && device.put_raw(&[number; 5]));
+    vec![number; 52 + 64 + 5]
+}
+
+#[test]
+fn a_merged_frame_is_shown_in_its_pieces() {
+    let (mut vm, mut device) = merged_vm();
+    let mut shown = Vec::new();
+    let mut show = |vm: &mut TestVm| {
+        let frames = vm.pair(0).rx.receive_pieces(|pieces| {
+            shown.push(pieces.iter().map(|piece| piece.to_vec()).collect::<Vec<_>>());
+        });
+        (frames, std::mem::take(&mut shown))
+    };
+    for number in 0..100 {
+        put_in_three(&mut device, number);
+        assert!(device.put(&[7; 40]));
+        let pieces = [52, 64, 5].map(|len| vec![number; len]).to_vec();
+        assert_eq!(show(&mut vm), (2, vec![pieces, vec![vec![7; 40]]]));
+    }
+    let mut first = [1; 64];
+    first[..VNET_HEADER_LEN].fill(0);
+    first[10] = 2;
+    assert!(device.put_raw(&first));
+    assert_eq!(show(&mut vm).0, 0, "the second buffer has not come");
+    device.forge_used(99, 10);
+    assert!(device.put(&[8; 40]));
+    assert_eq!(show(&mut vm), (1, vec![vec![vec![8; 40]]]), "there is no such buffer, so no such frame");
+    first[10] = 17;
+    assert!(device.put_raw(&first));
+    assert_eq!(
+        (show(&mut vm).0, vm.pair(0).rx.counters().violations),
+        (0, 2),
+        "nor one in more than there are"
+    );
+    assert_eq!(vm.pair(0).rx.posted(), 16);
+}
+
+#[test]
+fn an_echo_sends_a_merged_frame_back_in_the_buffers_it_came_in() {
+    let (mut vm, mut device) = merged_vm();
+    for round in 0..100 {
+        let mut frame = put_in_three(&mut device, round);
+        assert!(device.put(&[7; 40]));
+        let taken = vm.pair(0).echo_merged(usize::MAX, |part| {
+            part[0] = !part[0];
+            Some(part.len())
+        });
+        frame[0] = !round;
+        let mut short = vec![7; 40];
+        short[0] = !7;
+        assert_eq!((taken, device.take()), (2, vec![frame, short]));
+        assert_eq!(vm.pair(0).rx.posted(), 16);
+    }
+    put_in_three(&mut device, 1);
+    put_in_three(&mut device, 2);
+    assert_eq!(vm.pair(0).echo_merged(usize::MAX, |part| (part[0] == 1).then_some(20)), 2);
+    assert_eq!(device.take(), [[1; 20]], "an answer without the packet, and none");
+    vm.reap();
+    assert_eq!((vm.pair(0).tx.free(), vm.pair(0).tx.in_flight()), (16, 0), "all buffers came back");
+    assert_eq!((vm.pair(0).rx.posted(), vm.pair(0).rx.counters().violations), (16, 0));
+    assert_eq!(vm.pair(0).tx.counters().violations, 0);
+}
+
+#[test]
+fn an_echo_takes_no_merged_frame_that_it_could_not_send() {
+    let (mut vm, mut device) = merged_vm();
+    let echo = |vm: &mut TestVm| vm.pair(0).echo_merged(usize::MAX, |part| Some(part.len()));
+    let frames: Vec<_> = (0..5).map(|number| put_in_three(&mut device, number)).collect();
+    assert_eq!(echo(&mut vm), 5);
+    let last = put_in_three(&mut device, 5);
+    assert_eq!(echo(&mut vm), 0, "one buffer of the transmitq is left");
+    assert_eq!(device.take(), frames);
+    assert_eq!((echo(&mut vm), device.take()), (1, vec![last]));
+}

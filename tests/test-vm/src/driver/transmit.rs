@@ -16,6 +16,8 @@ pub struct Transmit {
     pub(crate) buffers: Buffers,
     in_order: bool,
     scratch: Vec<u8>,
+    /// By slot, which one is behind it in its frame's chain, of which the device names but the first. Empty until there is one.
+    behind: Vec<Option<u16>>,
 }
 
 impl Transmit {
@@ -27,12 +29,14 @@ impl Transmit {
             buffers: Buffers::new(ram, geometry)?,
             in_order: options.in_order,
             scratch: Vec::with_capacity(geometry.buffer_len as usize),
+            behind: Vec::new(),
         })
     }
 
     pub(crate) fn reset(&mut self) {
         self.ring.reset();
         self.slots.reset();
+        self.behind.clear();
     }
 
     /// Looks for used chains if fewer than `count` can be queued, and has the processor fetch what sending that many writes.
@@ -136,6 +140,8 @@ impl Transmit {
                 Some(slot) => {
                     if !self.slots.give_back(slot) {
                         self.ring.violation();
+                    } else if !self.behind.is_empty() {
+                        self.give_back_behind(slot);
                     }
                     1
                 }
@@ -147,6 +153,23 @@ impl Transmit {
         }
         self.ring.advance(taken);
         taken
+    }
+
+    /// These slots are one chain.
+    pub(super) fn link(&mut self, slots: &[u16]) {
+        assert!(!self.in_order, "chains of several slots are given back by their first one");
+        self.behind.resize(self.slots.count(), None);
+        for pair in slots.windows(2) {
+            self.behind[usize::from(pair[0])] = Some(pair[1]);
+        }
+    }
+
+    #[cold]
+    fn give_back_behind(&mut self, mut slot: u16) {
+        while let Some(next) = self.behind[usize::from(slot)].take() {
+            self.slots.give_back(next);
+            slot = next;
+        }
     }
 
     /// VIRTIO_F_IN_ORDER: one used element may stand for all chains up to `last` (virtio 1.2 section 2.7.9).

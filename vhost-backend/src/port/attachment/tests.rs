@@ -57,17 +57,8 @@ impl Rig {
 
     fn start(&self, index: usize) {
         let driver = if index == 0 { &self.rx } else { &self.tx };
-        let start = RingStart {
-            layout: driver.layout,
-            next_avail: driver.used_idx(),
-            next_used: driver.used_idx(),
-            event_idx: false,
-            kick: Some(signal_fd()),
-            call: Some(self.call.try_clone().unwrap()),
-            err: Some(self.err.try_clone().unwrap()),
-            enabled: true,
-        };
-        self.port.start_ring(index, start).unwrap();
+        let [call, err] = [&self.call, &self.err].map(|fd| Some(fd.try_clone().unwrap()));
+        self.port.start_ring(index, RingStart { call, err, ..start_of(driver) }).unwrap();
     }
 
     fn woken(&self) -> bool {
@@ -88,6 +79,20 @@ impl Rig {
     }
 }
 
+/// What starts a ring where its driver stands.
+fn start_of(driver: &Driver) -> RingStart {
+    RingStart {
+        layout: driver.layout,
+        next_avail: driver.used_idx(),
+        next_used: driver.used_idx(),
+        event_idx: false,
+        kick: Some(signal_fd()),
+        call: None,
+        err: None,
+        enabled: true,
+    }
+}
+
 #[test]
 fn a_link_runs_when_both_rings_are_started_and_enabled() {
     let rig = Rig::new();
@@ -100,6 +105,35 @@ fn a_link_runs_when_both_rings_are_started_and_enabled() {
     assert!(!rig.port.link().running);
     rig.port.enable_ring(0, true);
     assert!(rig.port.link().running);
+}
+
+/// Of the most there may be: a driver with fewer CPUs enables some, and takes some away again.
+#[test]
+fn frames_go_to_the_pairs_that_run_and_to_no_other() {
+    let rig = Rig::new();
+    let port = Attachment::new(MAX_QUEUE_PAIRS, Arc::clone(&rig.wakes));
+    port.connect();
+    port.set_memory(&RegionMap::new(Arc::clone(&rig.mem))).unwrap();
+    let receiving = || port.receiving().iter().collect::<Vec<_>>();
+    assert!(receiving().is_empty());
+    for pair in 0..MAX_QUEUE_PAIRS {
+        port.start_ring(2 * pair, RingStart { enabled: pair % 2 == 0, ..start_of(&rig.rx) }).unwrap();
+        // What a pair sends does not count.
+        port.start_ring(2 * pair + 1, start_of(&rig.tx)).unwrap();
+    }
+    let last = MAX_QUEUE_PAIRS - 1;
+    let even: Vec<usize> = (0..last).step_by(2).collect();
+    assert_eq!((receiving(), port.receiving().count()), (even.clone(), even.len()));
+    port.enable_ring(2 * last, true);
+    assert_eq!(receiving(), [&even[..], &[last]].concat());
+    port.enable_ring(0, false);
+    assert_eq!(receiving(), [&even[1..], &[last]].concat());
+    port.mark_broken(4, &mut port.receive(2).unwrap(), Broken::MemoryLost);
+    assert_eq!(receiving(), [&even[2..], &[last]].concat());
+    port.stop_ring(2 * last);
+    assert_eq!(receiving(), even[2..]);
+    port.disconnect();
+    assert!(receiving().is_empty());
 }
 
 #[test]
