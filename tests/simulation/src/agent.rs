@@ -134,7 +134,7 @@ impl Host {
     /// Every service as it is now.
     pub(crate) fn report_all(&mut self) {
         for (service, (name, ..)) in self.services.iter().zip(&self.site.services) {
-            let session = &service.session;
+            let session = service.session();
             self.agent.queue.push(Noticed {
                 service: name.clone(),
                 state: session.state(),

@@ -16,7 +16,7 @@ impl World {
         let fault = self.scenario.steps[place].fault;
         self.scene.note(|| format!("{fault:?} {}", if begins { "begins" } else { "ends" }));
         match fault {
-            Fault::Hang { host, service } => self.hang(host, service, begins),
+            Fault::Hang { host, service } => return self.hang(host, service, begins),
             Fault::Freeze { host, service } => {
                 count(&mut self.hosts[host].services[service].vm.frozen, begins);
                 self.hosts[host].wake(&mut self.scene, service);
@@ -43,6 +43,7 @@ impl World {
                     })?;
                 }
             }
+            Fault::Late { host } => return self.late(host, self.scenario.steps[place].when.end, begins),
             Fault::Controller | Fault::Backup => {
                 count(&mut self.control.dead, begins);
                 if self.control.dead == 0 {
@@ -54,16 +55,34 @@ impl World {
         Ok(())
     }
 
-    fn hang(&mut self, host: usize, service: usize, begins: bool) {
+    fn hang(&mut self, host: usize, service: usize, begins: bool) -> Result<(), Broken> {
         let vm = &mut self.hosts[host].services[service].vm;
         count(&mut vm.hung, begins);
-        if vm.hung == 0 {
-            let waited = vm.resume();
-            self.work(host, service, waited);
+        if vm.hung > 0 {
+            return Ok(());
         }
+        let waited = vm.resume();
+        self.work(host, service, waited)
     }
 
-    /// The VMM dies, or its driver stops the rings: the proxy saves what it can before they are gone.
+    fn late(&mut self, host: usize, until: u64, begins: bool) -> Result<(), Broken> {
+        if self.hosts[host].dead > 0 {
+            return Ok(());
+        }
+        if !begins {
+            return self.hosts[host].deliver_decided(&mut self.scene);
+        }
+        let batch = self.batch();
+        let host = &mut self.hosts[host];
+        let is_late = self.scene.now < host.late_until;
+        host.late_until = host.late_until.max(until);
+        if is_late {
+            return Ok(());
+        }
+        batch.into_iter().try_for_each(|flow| host.decide(&mut self.scene, flow))
+    }
+
+    /// The VMM dies, or its driver stops the rings: what it sent is heard out, and what it was to get is saved.
     fn unlink(
         &mut self,
         host: usize,
@@ -73,7 +92,11 @@ impl World {
     ) -> Result<(), Broken> {
         count(&mut self.hosts[host].services[service].vm.unlinked, begins);
         if begins {
-            self.tell(host, service, word)?;
+            if self.hosts[host].dead == 0 {
+                self.hosts[host].hear(&mut self.scene, service)?;
+                self.tell(host, service, word)?;
+                self.hosts[host].salvage_maintained(&mut self.scene, service)?;
+            }
             let left = self.hosts[host].services[service].vm.reset();
             self.scene.lost(left);
         } else if self.hosts[host].services[service].vm.unlinked == 0 {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use controller_stub::api::{InterfaceState, Table};
-use nsh::{Epoch, Ttl};
+use nsh::{Epoch, Si, Spi, Ttl};
 use vhost_backend::chain::{
-    Arrival, Counts, DropReason, Learned, Onward, PortId, Return, Snapshot, Stripped, Verdict, classify,
-    deliver, forward,
+    Arrival, Counts, Decision, DropReason, Learned, OnFailure, Onward, PathState, PortId, Snapshot, Standing,
+    Stripped, Verdict, VerdictCache, classify, deliver,
 };
 use vhost_backend::host::Intent;
 use vhost_backend::liveness::{Session, State, Timestamp, Transition};
@@ -14,11 +14,12 @@ use vhost_backend::worker::Tables;
 use vmm_glue::tables;
 
 use crate::agent::Agent;
-use crate::ledger::PacketId;
-use crate::scenario::{Scenario, US};
-use crate::service::{Handed, Packet, ServiceVm};
-use crate::site::{Flow, HostSite};
-use crate::world::{Event, Scene};
+use crate::ledger::{PacketId, Place};
+use crate::proxy::Service;
+use crate::scenario::Scenario;
+use crate::site::{Flow, HostSite, is_reverse};
+use crate::wire::Packet;
+use crate::world::Scene;
 use crate::{Broken, Bug};
 
 /// A host and what its daemon knows.
@@ -28,18 +29,31 @@ pub(crate) struct Host {
     tables: Tables,
     learned: Learned,
     counts: Counts,
+    /// Of the tenants' worker, once it has work.
+    cache: Option<VerdictCache>,
     pub(crate) services: Vec<Service>,
     pub(crate) agent: Agent,
+    /// Its chain says `bypass`.
+    bypasses: bool,
     /// How many faults keep its daemon from running.
     pub(crate) dead: u32,
-    /// Until when its worker stands still.
+    /// Until when its workers stand still.
     pub(crate) paused_until: u64,
+    /// Until when that of its tenants does.
+    pub(crate) late_until: u64,
+    /// What it has decided by then, with the life of the service VM that each packet is for.
+    pub(crate) decided: Vec<(PortId, Packet, Epoch)>,
 }
 
-/// A service VM and the session that watches it.
-pub(crate) struct Service {
-    pub(crate) vm: ServiceVm,
-    pub(crate) session: Session,
+/// Who gives the classifier a packet.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// The tenant.
+    Tenant,
+    /// A service VM, before a hop of its path that is not usable.
+    Path(&'a Packet),
+    /// The estate of one that is down, in the order in which it got it.
+    Estate(&'a Packet),
 }
 
 impl Host {
@@ -49,13 +63,8 @@ impl Host {
         scenario: &Scenario,
         scene: &mut Scene,
     ) -> Self {
-        let services = site.services.iter().map(|(_, port, profile)| {
-            let epoch = Epoch::new(scene.chance.number() as u8);
-            Service {
-                vm: ServiceVm::new(*port, scenario.ring, scenario.socket),
-                session: Session::new(*profile, epoch, scene.time()),
-            }
-        });
+        let services = site.services.iter();
+        let services = services.map(|(_, port, profile)| Service::new(*port, *profile, scenario, scene));
         let services = services.collect();
         Self {
             number,
@@ -63,10 +72,14 @@ impl Host {
             tables: of_the_file(site),
             learned: Learned::new(64, 16, 1, scene.chance.number()),
             counts: Counts::default(),
+            cache: None,
             services,
             agent: Agent::new(scene.chance.number() >> 11),
+            bypasses: scenario.on_failure == OnFailure::Bypass,
             dead: 0,
             paused_until: 0,
+            late_until: 0,
+            decided: Vec::new(),
         }
     }
 
@@ -78,110 +91,107 @@ impl Host {
     /// Its daemon is started anew: what the old one knew is gone, and what was in flight with it.
     pub(crate) fn restart(&mut self, scene: &mut Scene) {
         for (service, (_, _, profile)) in self.services.iter_mut().zip(&self.site.services) {
-            scene.lost(service.vm.reset());
-            service.session = Session::new(*profile, Epoch::new(scene.chance.number() as u8), scene.time());
+            service.restart(*profile, scene);
         }
+        self.decided.drain(..).for_each(|(_, packet, _)| scene.ledger.inside(packet.id));
+        scene.ledger.forgotten(self.number);
         self.tables = of_the_file(self.site);
         self.learned = Learned::new(64, 16, 1, scene.chance.number());
+        self.cache = None;
         self.agent = Agent::new(scene.chance.number() >> 11);
     }
 
     // ---- packets
 
-    /// A tenant sends a packet.
-    pub(crate) fn send(&mut self, scene: &mut Scene, flow: Flow) -> Result<(), Broken> {
-        let id = scene.ledger.sent();
-        self.steer(scene, id, flow, None)
+    /// A tenant sends a packet of one of its flows, or of one to it.
+    pub(crate) fn send(&mut self, scene: &mut Scene, flow: usize) -> Result<(), Broken> {
+        let id = scene.ledger.sent(self.number, flow);
+        self.steer(scene, id, Source::Tenant)
     }
 
-    /// The classifier's decision about a packet, which may have left a path before one of its hops.
-    fn steer(
+    /// The same, but for a worker that gets no further than to decide.
+    pub(crate) fn decide(&mut self, scene: &mut Scene, flow: usize) -> Result<(), Broken> {
+        let id = scene.ledger.sent(self.number, flow);
+        let Some((to, packet)) = self.classify(scene, id, Source::Tenant)? else { return Ok(()) };
+        let epoch = self.index(to).map(|index| self.services[index].session().epoch()).unwrap_or_default();
+        self.decided.push((to, packet, epoch));
+        Ok(())
+    }
+
+    /// The flow of a packet.
+    pub(crate) fn flow(&self, scene: &Scene, packet: PacketId) -> &'static Flow {
+        let flow = scene.ledger.flow(packet);
+        &self.site.flows[flow / 2][flow % 2]
+    }
+
+    /// The classifier gets a packet.
+    pub(crate) fn steer(
         &mut self,
         scene: &mut Scene,
         id: PacketId,
-        flow: Flow,
-        left: Option<&Packet>,
+        source: Source<'_>,
     ) -> Result<(), Broken> {
+        match self.classify(scene, id, source)? {
+            Some((to, packet)) => self.hand(scene, to, packet),
+            None => Ok(()),
+        }
+    }
+
+    /// Which service VM it goes to now, unless it went elsewhere.
+    fn classify(
+        &mut self,
+        scene: &mut Scene,
+        id: PacketId,
+        source: Source<'_>,
+    ) -> Result<Option<(PortId, Packet)>, Broken> {
+        let flow = self.flow(scene, id);
         let snapshot = self.tables.load_full();
-        let mut steering = self.learned.steering(&mut self.counts);
-        let arrival = Arrival::new(flow.from, &flow.frame, &steering, scene.time());
-        let verdict = classify(&snapshot, &mut steering, &arrival).verdict;
-        drop(steering);
-        match verdict {
-            Verdict::Push { to, spi, si } => {
-                let onward = left.and_then(|left| snapshot.resume(left.spi, left.si, spi));
-                let (to, si) = match onward {
-                    Some(Onward::Service(to, si)) => (to, si),
-                    Some(Onward::End) => return scene.ledger.delivered(id),
-                    None => (to, si),
-                };
-                self.hand(scene, to, Packet { id, flow, spi, si, ttl: Ttl::ORIGIN })
+        let known = match source {
+            Source::Tenant => self.decided_lately(scene, &snapshot, flow),
+            Source::Path(_) | Source::Estate(_) => None,
+        };
+        let verdict = known.unwrap_or_else(|| {
+            let mut steering = self.learned.steering(&mut self.counts);
+            let arrival = Arrival::new(flow.from, &flow.frame, &steering, scene.time());
+            let Decision { verdict, lasting } = classify(&snapshot, &mut steering, &arrival);
+            if let (true, Source::Tenant, Some(cache)) = (lasting, source, &mut self.cache) {
+                cache.keep(&flow.imprint, flow.from, standing(scene, &snapshot), verdict);
             }
-            Verdict::Deliver(_) => scene.ledger.delivered(id),
-            Verdict::Drop(reason) => self.dropped(scene, &snapshot, id, reason),
-            other => Err(format!("packet {id} of a tenant came to {other:?}")),
-        }
-    }
-
-    /// Hands a packet to the proxy of a service, and that to its VM.
-    fn hand(&mut self, scene: &mut Scene, to: PortId, packet: Packet) -> Result<(), Broken> {
-        let (host, now) = (self.number, scene.time());
-        let Some(index) = self.index(to) else { return Err(format!("packet {} went to {to}", packet.id)) };
-        let Service { vm, session } = &mut self.services[index];
-        if !session.usable() {
-            return Err(format!(
-                "packet {} was handed to service {index} of host {host}, which is down ({})",
-                packet.id,
-                session.state()
-            ));
-        }
-        let query = session.query(now);
-        let epoch = session.epoch();
-        let frame = Handed { packet: Some(packet), query, epoch, refused: false, salvaged: false };
-        if vm.offer(frame) {
-            self.wake(scene, index);
-            return Ok(());
-        }
-        if let Some(query) = query {
-            session.refused(query);
-        }
-        scene.ledger.dropped(packet.id, "ring_full")
-    }
-
-    /// A frame came back from a service VM.
-    pub(crate) fn returned(&mut self, scene: &mut Scene, index: usize, frame: Handed) -> Result<(), Broken> {
-        let now = scene.time();
-        let snapshot = self.tables.load_full();
-        let Service { vm, session } = &mut self.services[index];
-        let packet = frame.packet.filter(|_| !frame.refused);
-        let verdict = packet.map(|packet| {
-            let Packet { spi, si, ttl, .. } = packet;
-            forward(&snapshot, &Return { from: vm.port, spi, si, ttl }).verdict
+            verdict
         });
-        // As the proxy does: the answer counts whatever becomes of the frame, unless nobody may have sent it.
-        if let (Some(query), false) = (frame.query, matches!(verdict, Some(Verdict::Drop(_)))) {
-            session.response(now, frame.epoch, query.seq, frame.refused);
+        let (to, spi, si) = match verdict {
+            Verdict::Push { to, spi, si } => (to, spi, si),
+            Verdict::Deliver(_) => return scene.let_through(id).map(|()| None),
+            Verdict::Drop(reason) => return self.dropped(scene, &snapshot, id, reason).map(|()| None),
+            other => return Err(format!("packet {id} of a tenant came to {other:?}")),
+        };
+        let left = match source {
+            Source::Tenant => return Ok(Some((to, Packet { id, spi, si, ttl: Ttl::ORIGIN }))),
+            Source::Path(left) | Source::Estate(left) => left,
+        };
+        let moved_before = passed(&snapshot, left).iter().any(|hop| !self.is_usable(*hop));
+        if parts(&snapshot, left, spi) && (matches!(source, Source::Path(_)) || moved_before) {
+            // What left its path before it, or comes now, is ahead of it.
+            scene.ledger.may_be_passed(id);
         }
-        let stale = frame.epoch != session.epoch();
-        if stale {
-            scene.tally.fenced += 1;
-        }
-        match (packet, verdict) {
-            (Some(packet), Some(verdict)) if !stale || scene.bug == Some(Bug::FenceForgotten) => {
-                session.data(now);
-                self.carry_out(scene, &snapshot, packet, verdict)?;
-            }
-            (Some(_), _) => scene.lost([frame]),
-            (None, _) => {
-                if let Some(packet) = frame.packet.filter(|_| !frame.salvaged) {
-                    scene.ledger.dropped(packet.id, "by_the_service")?;
-                }
-            }
-        }
-        self.announce(scene, index)
+        let (to, si) = match snapshot.resume(left.spi, left.si, spi) {
+            Some(Onward::Service(to, si)) => (to, si),
+            Some(Onward::End) => return scene.delivered(id).map(|()| None),
+            None => (to, si),
+        };
+        Ok(Some((to, Packet { id, spi, si, ttl: Ttl::ORIGIN })))
     }
 
-    fn carry_out(
+    /// What was decided about the flow's last packet, if that still stands.
+    fn decided_lately(&mut self, scene: &mut Scene, snapshot: &Snapshot, flow: &Flow) -> Option<Verdict> {
+        let cache = self.cache.get_or_insert_with(|| VerdictCache::new(scene.chance.number()));
+        let known = cache.for_batch(flow.from, standing(scene, snapshot), 1)?.find(&flow.imprint);
+        scene.tally.known += u64::from(known.is_some());
+        known
+    }
+
+    /// What is to happen to a packet that a service VM returned.
+    pub(crate) fn carry_out(
         &mut self,
         scene: &mut Scene,
         snapshot: &Snapshot,
@@ -189,17 +199,22 @@ impl Host {
         verdict: Verdict,
     ) -> Result<(), Broken> {
         match verdict {
-            Verdict::Forward { to, si, ttl } => self.hand(scene, to, Packet { si, ttl, ..packet }),
+            Verdict::Forward { to, si, ttl } => {
+                if self.index(to).is_some_and(|index| packet.id < self.services[index].back_at) {
+                    scene.ledger.may_be_passed(packet.id);
+                }
+                self.hand(scene, to, Packet { si, ttl, ..packet })
+            }
             Verdict::Reflect { si, .. } => {
                 scene.tally.resteered += 1;
-                self.steer(scene, packet.id, packet.flow, Some(&Packet { si, ..packet }))
+                self.steer(scene, packet.id, Source::Path(&Packet { si, ..packet }))
             }
             Verdict::Drop(reason) => self.dropped(scene, snapshot, packet.id, reason),
             Verdict::Strip => {
+                let frame = &self.flow(scene, packet.id).frame;
                 let steering = self.learned.steering(&mut self.counts);
-                let stripped = Stripped { frame: &packet.flow.frame, now: scene.time() };
-                match deliver(snapshot, &steering, &stripped).verdict {
-                    Verdict::Deliver(_) => scene.ledger.delivered(packet.id),
+                match deliver(snapshot, &steering, &Stripped { frame, now: scene.time() }).verdict {
+                    Verdict::Deliver(_) => scene.delivered(packet.id),
                     other => Err(format!("packet {} came from its path to {other:?}", packet.id)),
                 }
             }
@@ -207,47 +222,24 @@ impl Host {
         }
     }
 
-    fn dropped(
+    /// The word that a packet goes nowhere.
+    pub(crate) fn dropped(
         &self,
         scene: &mut Scene,
         snapshot: &Snapshot,
         id: PacketId,
         reason: DropReason,
     ) -> Result<(), Broken> {
-        let usable =
-            |hop: &PortId| self.index(*hop).is_some_and(|index| self.services[index].session.usable());
         // Every host has one chain that can be carried out; a path that left the tables has no chain.
-        let up = |path: &vhost_backend::chain::PathState<'_>| {
-            !path.chain.is_empty() && path.hops.iter().all(usable)
-        };
+        let up =
+            |path: &PathState<'_>| !path.chain.is_empty() && path.hops.iter().all(|hop| self.is_usable(*hop));
         if let (DropReason::Blocked, Some(path)) = (reason, snapshot.paths().find(up)) {
             return Err(format!("packet {id} was blocked while SPI {} is up", path.spi.get()));
         }
-        scene.ledger.dropped(id, reason.as_str())
+        scene.dropped(id, reason.as_str())
     }
 
     // ---- what the worker does besides
-
-    /// Driver evidence, timers, probes.
-    pub(crate) fn tend(&mut self, scene: &mut Scene) -> Result<(), Broken> {
-        let now = scene.time();
-        for index in 0..self.services.len() {
-            let Service { vm, session } = &mut self.services[index];
-            session.driver(now, vm.look());
-            if let Some(query) = session.poll(now) {
-                let epoch = query.epoch;
-                let probe =
-                    Handed { packet: None, query: Some(query), epoch, refused: false, salvaged: false };
-                if vm.offer(probe) {
-                    self.wake(scene, index);
-                } else {
-                    session.refused(query);
-                }
-            }
-            self.announce(scene, index)?;
-        }
-        Ok(())
-    }
 
     /// Tells a session something, and does what follows.
     pub(crate) fn tell(
@@ -256,51 +248,46 @@ impl Host {
         index: usize,
         word: impl FnOnce(&mut Session, Timestamp),
     ) -> Result<(), Broken> {
-        word(&mut self.services[index].session, scene.time());
+        word(self.services[index].proxy.session_mut(), scene.time());
         self.announce(scene, index)
     }
 
     /// Carries out what a session decided: first the tables, then what waited there, then the report.
-    fn announce(&mut self, scene: &mut Scene, index: usize) -> Result<(), Broken> {
-        let mut went_down = false;
-        while let Some(transition) = self.services[index].session.transition() {
+    pub(crate) fn announce(&mut self, scene: &mut Scene, index: usize) -> Result<(), Broken> {
+        while let Some(transition) = self.services[index].proxy.session_mut().transition() {
             let Transition { from, to, cause, .. } = transition;
             let (name, port, _) = &self.site.services[index];
             scene.note(|| format!("{name} {from} -> {to} ({cause})"));
             let forgotten = scene.bug == Some(Bug::SwapForgotten) && !to.usable();
             if from.usable() != to.usable() && !forgotten {
-                self.tables.set_usable(*port, to.usable());
+                let changed = match from {
+                    State::Recovering => self.tables.set_recovered(*port, scene.time()),
+                    _ => self.tables.set_usable(*port, to.usable()),
+                };
+                if self.bypasses && to.usable() && !changed.is_empty() {
+                    // A path is up again: what goes around others goes on so.
+                    scene.ledger.ways_part(self.number);
+                }
             }
-            went_down |= from.keeps() && !to.keeps();
+            if !from.usable() && to.usable() {
+                self.services[index].back_at = scene.ledger.next();
+            }
             if from.usable() && !to.usable() {
                 let why = if to == State::Maintained { "maintenance" } else { cause.name() };
                 *scene.tally.downs.entry(why).or_default() += 1;
+                scene.ledger.ways_part_at(self.number, &places(&self.snapshot(), *port));
             }
-            let epoch = self.services[index].session.epoch().get();
+            if to == State::Maintained {
+                // What it has been handed goes on through it, and what comes now goes another way.
+                scene.ledger.ways_part(self.number);
+            }
+            if from.keeps() && !to.keeps() {
+                self.salvage(scene, index)?;
+            }
+            let epoch = self.services[index].session().epoch().get();
             self.agent.notice(name.clone(), &transition, epoch);
         }
-        if went_down { self.salvage(scene, index) } else { Ok(()) }
-    }
-
-    /// Frames that the dead service VM's driver never took are steered anew; the ring keeps them, fenced.
-    fn salvage(&mut self, scene: &mut Scene, index: usize) -> Result<(), Broken> {
-        for packet in self.services[index].vm.salvage() {
-            scene.tally.resteered += 1;
-            if scene.bug != Some(Bug::SalvageDropped) {
-                self.steer(scene, packet.id, packet.flow, Some(&packet))?;
-            }
-        }
         Ok(())
-    }
-
-    /// Its driver will look at the ring soon.
-    pub(crate) fn wake(&mut self, scene: &mut Scene, index: usize) {
-        let vm = &mut self.services[index].vm;
-        if !vm.woken && vm.frozen == 0 {
-            vm.woken = true;
-            let soon = scene.chance.within(5 * US..100 * US);
-            scene.after(soon, Event::Take(self.number, index));
-        }
     }
 
     // ---- what the controller says
@@ -313,7 +300,7 @@ impl Host {
             return Ok(());
         }
         let (intent, _) = tables::intent(offered, &table.plan, &self.site.directory);
-        let site = self.site;
+        let (site, before) = (self.site, self.snapshot());
         let in_force = self.tables.update(|snapshot| snapshot.with_tables(site.tables(&intent)));
         let in_force =
             in_force.map_err(|error| format!("host {} cannot take a table: {error}", self.number))?;
@@ -324,6 +311,9 @@ impl Host {
             ));
         }
         scene.tally.tables += 1;
+        if paths(&before) != paths(&self.snapshot()) {
+            scene.ledger.ways_part(self.number);
+        }
         self.agent.generation = offered;
         scene.note(|| format!("host {} works with generation {offered}", site.id));
         for service in table.plan.services.iter().filter(|service| service.host == Some(site.id)) {
@@ -343,9 +333,56 @@ impl Host {
         Ok(())
     }
 
-    fn index(&self, port: PortId) -> Option<usize> {
+    fn is_usable(&self, port: PortId) -> bool {
+        self.index(port).is_some_and(|index| self.services[index].session().usable())
+    }
+
+    /// The place of the service at a port.
+    pub(crate) fn index(&self, port: PortId) -> Option<usize> {
         self.services.iter().position(|service| service.vm.port == port)
     }
+}
+
+/// What a verdict of now is valid under.
+fn standing(scene: &Scene, snapshot: &Snapshot) -> Standing {
+    let version = if scene.bug == Some(Bug::VerdictKept) { 0 } else { snapshot.version() };
+    Standing::new(version, scene.time())
+}
+
+/// The paths that packets can take.
+fn paths(snapshot: &Snapshot) -> Vec<(u32, Vec<PortId>)> {
+    // Those that left the tables have no chain.
+    let paths = snapshot.paths().filter(|path| !path.chain.is_empty());
+    paths.map(|path| (path.spi.get(), path.hops.to_vec())).collect()
+}
+
+/// The hops that a packet has passed.
+fn passed<'a>(snapshot: &'a Snapshot, packet: &Packet) -> &'a [PortId] {
+    let path = snapshot.paths().find(|path| path.spi == packet.spi);
+    path.map_or(&[], |path| &path.hops[..path.hops.len().saturating_sub(packet.si.get().into())])
+}
+
+/// Whether another path does not begin with them.
+fn parts(snapshot: &Snapshot, packet: &Packet, other: Spi) -> bool {
+    let other = snapshot.paths().find(|path| path.spi == other);
+    other.is_some_and(|path| !path.hops.starts_with(passed(snapshot, packet)))
+}
+
+/// The places of a service on paths, and where there are others that have not the same services before or behind it.
+fn places(snapshot: &Snapshot, service: PortId) -> Vec<Place> {
+    let paths: Vec<_> = snapshot.paths().filter(|path| !path.chain.is_empty()).collect();
+    let place = |path: &PathState<'_>| {
+        let place = path.hops.iter().position(|hop| *hop == service)?;
+        let (before, behind) = (&path.hops[..place], &path.hops[place + 1..]);
+        let others = || paths.iter().filter(|other| is_reverse(other.spi) == is_reverse(path.spi));
+        Some(Place {
+            spi: path.spi,
+            si: Si::new((path.hops.len() - place) as u8),
+            parts_before: others().any(|other| !other.hops.starts_with(before)),
+            parts_behind: others().any(|other| !other.hops.ends_with(behind)),
+        })
+    };
+    paths.iter().filter_map(place).collect()
 }
 
 /// The tables a daemon starts with.

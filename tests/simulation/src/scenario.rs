@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 use std::ops::Range;
 
 use vhost_backend::chain::OnFailure;
+use vhost_backend::port::Keeps;
 
 use crate::chance::Chance;
 use crate::story::Millis;
@@ -11,6 +12,9 @@ use crate::story::Millis;
 /// A microsecond and a millisecond of the virtual clock.
 pub(crate) const US: u64 = 1_000;
 pub(crate) const MS: u64 = 1_000 * US;
+
+/// Bytes in which copies of all frames fit that a service VM can have.
+pub(crate) const ALL: usize = 1 << 16;
 
 /// How many services hosts 1, 2 and 3 have.
 const SERVICES: [u64; 3] = [4, 3, 0];
@@ -36,8 +40,10 @@ pub(crate) enum Fault {
     Partition { host: usize },
     /// The host's daemon dies and is started again.
     Restart { host: usize },
-    /// The host's worker does not run.
+    /// The host's workers do not run.
     Pause { host: usize },
+    /// The worker of its tenants does not run: it has decided a batch and not delivered it.
+    Late { host: usize },
     /// The controller dies and is started again.
     Controller,
     /// The same, with a store from an old backup.
@@ -64,9 +70,15 @@ pub(crate) struct Scenario {
     pub(crate) steps: Vec<Step>,
     /// Between a tenant's packets.
     pub(crate) gap: Range<u64>,
-    /// Frames that fit into a service VM's ring, and into the socket of its service.
+    /// How many come at a time.
+    pub(crate) burst: Range<u64>,
+    /// Queue pairs of a service VM.
+    pub(crate) pairs: usize,
+    /// Frames that fit into the ring of each, and into the socket of its service.
     pub(crate) ring: usize,
     pub(crate) socket: usize,
+    /// Bytes of frames that wait for its ring, and of copies of those it was handed.
+    pub(crate) keeps: Keeps,
     /// Of a thousand packets, those that a service drops, which is its right.
     pub(crate) refused: u64,
     /// Of a thousand messages to or from the controller, until `calm`.
@@ -90,14 +102,20 @@ impl Scenario {
             on_failure: chance.pick(&[OnFailure::Block, OnFailure::Allow, OnFailure::Bypass]),
             steps,
             gap: chance.pick(&[100 * US, 400 * US, 2 * MS])..3 * MS,
-            ring: chance.pick(&[4, 8, 32]),
+            burst: 1..chance.pick(&[3, 3, 3, 10]),
+            pairs: chance.pick(&[1, 1, 2, 3]),
+            ring: chance.pick(&[2, 8, 32]),
             socket: chance.pick(&[0, 4, 32]),
+            keeps: Keeps {
+                hold: chance.pick(&[0, 150, 600, 1 << 14]),
+                retain: chance.pick(&[0, 0, 400, ALL, ALL]),
+            },
             refused: chance.pick(&[0, 0, 50]),
             lost: chance.pick(&[0, 20, 200]),
             doubled: chance.pick(&[0, 20, 200]),
             latency: 50 * US..chance.pick(&[100 * US, MS, 5 * MS]),
             calm,
-            last: calm + 70 * MS,
+            last: calm + 60 * MS,
             end: calm + 80 * MS,
         }
     }
@@ -105,11 +123,22 @@ impl Scenario {
 
 impl Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { on_failure, ring, socket, refused, lost, doubled, .. } = self;
+        let Self {
+            on_failure,
+            burst,
+            pairs,
+            ring,
+            socket,
+            keeps: Keeps { hold, retain },
+            refused,
+            lost,
+            doubled,
+            ..
+        } = self;
         write!(
             f,
-            "{on_failure:?}, packets every {:?} us, ring {ring}, socket {socket}, {refused} of 1000 refused; messages {lost} lost, \
-             {doubled} doubled of 1000, {:?} us; calm from {}, end {}",
+            "{on_failure:?}, {burst:?} packets every {:?} us, {pairs} pairs, ring {ring}, socket {socket}, hold {hold}, retain {retain}, {refused} of 1000 \
+             refused; messages {lost} lost, {doubled} doubled of 1000, {:?} us; calm from {}, end {}",
             self.gap.start / US..self.gap.end / US,
             self.latency.start / US..self.latency.end / US,
             Millis(self.calm),
@@ -131,7 +160,7 @@ fn step(chance: &mut Chance, calm: u64, longest: u64) -> Step {
         9 | 10 => Fault::Interface { host, service },
         11 | 12 => Fault::Partition { host: any },
         13 => Fault::Restart { host: any },
-        14 => Fault::Pause { host },
+        14 => chance.pick(&[Fault::Pause { host }, Fault::Late { host }]),
         _ => chance.pick(&[Fault::Controller, Fault::Backup]),
     };
     let start = chance.within(MS..calm - MS);

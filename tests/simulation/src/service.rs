@@ -1,47 +1,40 @@
-//! A service VM: a receive ring, a driver, a kernel with a socket, a process. Only a model: the real ring is memory.
+//! A service VM: rings, a driver, a kernel with a socket, a process. Only a model: real rings are memory.
+//!
+//! ```text
+//! proxy ─► ring ─ driver takes ─► process ─ in order, one after the other ─► sent ─► proxy
+//!                     └─ while it hangs ─► socket ─ as it goes on ─┘
+//! ```
 
 use std::collections::VecDeque;
 
-use nsh::{Epoch, Si, Spi, Ttl};
 use vhost_backend::chain::PortId;
-use vhost_backend::liveness::{DriverSample, Query};
+use vhost_backend::liveness::DriverSample;
 
-use crate::ledger::PacketId;
-use crate::site::Flow;
+use crate::wire::Wire;
 
-/// A frame between proxy and service VM.
+/// A frame that a service VM has been handed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Handed {
-    /// The tenant's packet; none in a probe.
-    pub(crate) packet: Option<Packet>,
-    pub(crate) query: Option<Query>,
-    /// Life of the session that handed it over.
-    pub(crate) epoch: Epoch,
-    /// The service dropped the packet and says so.
-    pub(crate) refused: bool,
-    /// Its packet was steered anew: what becomes of this frame is nobody's fate any more.
+    pub(crate) wire: Wire,
+    /// The queue pair by which it came.
+    pub(crate) pair: usize,
+    /// Its packet was steered anew from the ring: what becomes of this frame is nobody's fate any more.
     pub(crate) salvaged: bool,
-}
-
-/// A packet on its path.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Packet {
-    pub(crate) id: PacketId,
-    pub(crate) flow: Flow,
-    pub(crate) spi: Spi,
-    pub(crate) si: Si,
-    pub(crate) ttl: Ttl,
 }
 
 /// A service VM.
 #[derive(Debug)]
 pub(crate) struct ServiceVm {
     pub(crate) port: PortId,
-    ring: VecDeque<Handed>,
+    /// Of each pair, with what changes when the driver touches it.
+    rings: Vec<(VecDeque<Handed>, u32)>,
     size: usize,
     socket: VecDeque<Handed>,
     kept: usize,
-    mark: u32,
+    /// What it put into its transmit ring and no worker has read.
+    pub(crate) sent: VecDeque<Handed>,
+    /// When its process is done with all it has.
+    pub(crate) busy_until: u64,
     /// Counts up whenever its rings begin anew: what it had then is gone.
     pub(crate) life: u32,
     /// How many faults freeze it, hang its service, keep it from its socket.
@@ -53,44 +46,69 @@ pub(crate) struct ServiceVm {
 }
 
 impl ServiceVm {
-    pub(crate) fn new(port: PortId, size: usize, kept: usize) -> Self {
-        let (ring, socket) = (VecDeque::new(), VecDeque::new());
-        let (mark, life, frozen, hung, unlinked) = (0, 0, 0, 0, 0);
-        Self { port, ring, size, socket, kept, mark, life, frozen, hung, unlinked, woken: false }
-    }
-
-    /// The proxy puts a frame into the ring: whether it fits.
-    pub(crate) fn offer(&mut self, frame: Handed) -> bool {
-        let fits = self.ring.len() < self.size;
-        if fits {
-            self.ring.push_back(frame);
+    /// One with so many queue pairs, rings of this size, and a socket that keeps so many frames.
+    pub(crate) fn new(port: PortId, pairs: usize, size: usize, kept: usize) -> Self {
+        Self {
+            port,
+            rings: vec![(VecDeque::new(), 0); pairs],
+            size,
+            socket: VecDeque::new(),
+            kept,
+            sent: VecDeque::new(),
+            busy_until: 0,
+            life: 0,
+            frozen: 0,
+            hung: 0,
+            unlinked: 0,
+            woken: false,
         }
-        fits
     }
 
-    /// What the proxy sees of the driver.
-    pub(crate) fn look(&self) -> DriverSample {
-        DriverSample { mark: self.mark, full: self.ring.len() == self.size, pending: !self.ring.is_empty() }
+    /// Frames the ring of a pair has room for.
+    pub(crate) fn room(&self, pair: usize) -> usize {
+        self.size - self.rings[pair].0.len()
     }
 
-    /// Gives the packets that the driver has not taken; the frames stay where they are.
-    pub(crate) fn salvage(&mut self) -> Vec<Packet> {
-        let left = self.ring.iter_mut().filter(|frame| !frame.salvaged);
-        left.filter_map(|frame| {
-            frame.salvaged = true;
-            frame.packet
-        })
-        .collect()
+    /// The proxy puts a frame into the ring of a pair, which has room.
+    pub(crate) fn put(&mut self, pair: usize, wire: Wire) {
+        self.rings[pair].0.push_back(Handed { wire, pair, salvaged: false });
     }
 
-    /// The driver takes what is in the ring: what the service works on, and what is lost between them.
-    pub(crate) fn take(&mut self) -> (Vec<Handed>, Vec<Handed>) {
+    /// What the proxy sees of the driver; `holding`: frames wait for room in the ring of this pair.
+    pub(crate) fn look(&self, holding: impl Fn(usize) -> bool) -> DriverSample {
+        let looks = self.rings.iter().enumerate().map(|(pair, (ring, mark))| DriverSample {
+            mark: *mark,
+            full: ring.len() == self.size || holding(pair),
+            pending: !ring.is_empty(),
+        });
+        looks.reduce(DriverSample::and).expect("a pair")
+    }
+
+    /// Gives the frames that the driver has not taken, pair by pair; they stay where they are.
+    pub(crate) fn untaken(&mut self) -> Vec<Vec<Wire>> {
+        let of_ring = |(ring, _): &mut (VecDeque<Handed>, u32)| {
+            let left = ring.iter_mut().filter(|frame| !frame.salvaged);
+            left.map(|frame| {
+                frame.salvaged = true;
+                frame.wire
+            })
+            .collect()
+        };
+        self.rings.iter_mut().map(of_ring).collect()
+    }
+
+    /// The driver takes what is in the rings, this pair's first: what the service works on, and what is lost between them.
+    pub(crate) fn take(&mut self, first: usize) -> (Vec<Handed>, Vec<Handed>) {
         self.woken = false;
-        if self.frozen > 0 || self.ring.is_empty() {
+        if self.frozen > 0 {
             return (Vec::new(), Vec::new());
         }
-        self.mark = self.mark.wrapping_add(1);
-        let mut taken: Vec<Handed> = self.ring.drain(..).collect();
+        let mut taken = Vec::new();
+        let (before, from) = self.rings.split_at_mut(first);
+        for (ring, mark) in from.iter_mut().chain(before).filter(|(ring, _)| !ring.is_empty()) {
+            *mark = mark.wrapping_add(1);
+            taken.extend(ring.drain(..));
+        }
         if self.hung == 0 {
             return (taken, Vec::new());
         }
@@ -108,12 +126,15 @@ impl ServiceVm {
     /// The guest, or its rings, begin anew: what it had.
     pub(crate) fn reset(&mut self) -> Vec<Handed> {
         self.life += 1;
-        self.mark = 0;
-        self.ring.drain(..).chain(self.socket.drain(..)).collect()
+        let rings = self.rings.iter_mut().flat_map(|(ring, mark)| {
+            *mark = 0;
+            ring.drain(..)
+        });
+        rings.chain(self.socket.drain(..)).chain(self.sent.drain(..)).collect()
     }
 
     /// What it has and does not let go of.
     pub(crate) fn contents(&self) -> impl Iterator<Item = &Handed> {
-        self.ring.iter().chain(&self.socket)
+        self.rings.iter().flat_map(|(ring, _)| ring).chain(&self.socket).chain(&self.sent)
     }
 }

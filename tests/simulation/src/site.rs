@@ -10,8 +10,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use controller_stub::api::{Chain, HostId, Name};
+use nsh::Spi;
 use vhost_backend::chain::{OnFailure, PortId, PortSpec, TablesRef};
-use vhost_backend::frame::Frame;
+use vhost_backend::frame::{Frame, Imprint};
 use vhost_backend::host::in_tables;
 use vhost_backend::liveness::Profile;
 use vhost_backend::port::Role;
@@ -36,6 +37,8 @@ pub(crate) struct HostSite {
 pub(crate) struct Flow {
     pub(crate) from: PortId,
     pub(crate) frame: Frame,
+    /// What its packets have in common that a verdict about them depends on.
+    pub(crate) imprint: Imprint,
 }
 
 impl HostSite {
@@ -54,6 +57,14 @@ pub(crate) fn sites(on_failure: OnFailure) -> &'static [HostSite] {
         OnFailure::Allow => &sites[1],
         OnFailure::Bypass => &sites[2],
     }
+}
+
+/// What is added to a path's identifier for its replies.
+const REVERSE: u32 = 100;
+
+/// Whether it is the path of replies.
+pub(crate) fn is_reverse(spi: Spi) -> bool {
+    spi.get() > REVERSE
 }
 
 /// A chain that no host can carry out, since its path leads over two of them.
@@ -75,7 +86,7 @@ fn hosts(on_failure: &str) -> Vec<HostSite> {
     let chain = |name: &str, from: &str, paths: &[(u32, &str)]| {
         let mut text = format!("[[chain]]\nname = \"{name}\"\non_failure = \"{on_failure}\"\n");
         for (spi, hops) in paths {
-            text += &format!("[[chain.path]]\nspi = {spi}\nreverse_spi = {}\nhops = {hops}\n", spi + 100);
+            text += &format!("[[chain.path]]\nspi = {spi}\nreverse_spi = {}\nhops = {hops}\n", spi + REVERSE);
         }
         text + &format!("[[policy]]\nchain = \"{name}\"\npriority = 100\nfrom = [\"{from}\"]\n")
     };
@@ -117,26 +128,32 @@ fn host(number: u8, tenants: [u8; 2], services: &[u8], chains: &str) -> HostSite
             _ => None,
         });
     let [a, b] = tenants;
-    let flow = |client: u16| {
-        let there = Flow { from: PortId::new(0), frame: datagram(a, b, client, 53) };
-        let back = Flow { from: PortId::new(1), frame: datagram(b, a, 53, client) };
+    let both = |client: u16| {
+        let there = flow(PortId::new(0), &datagram(a, b, client, 53));
+        let back = flow(PortId::new(1), &datagram(b, a, 53, client));
         [there, back]
     };
     HostSite {
         id: config.host.id,
         services: services.collect(),
-        flows: (40_000..40_004).map(flow).collect(),
+        flows: (40_000..40_004).map(both).collect(),
         directory,
         ports,
         config,
     }
 }
 
+/// The flow of such packets.
+fn flow(from: PortId, packet: &[u8]) -> Flow {
+    let frame = Frame::parse(packet, packet.len()).expect("a datagram");
+    Flow { from, frame, imprint: Imprint::plain(packet, packet.len()).expect("a common one") }
+}
+
 /// A UDP datagram from one tenant to another.
-fn datagram(from: u8, to: u8, src_port: u16, dst_port: u16) -> Frame {
+fn datagram(from: u8, to: u8, src_port: u16, dst_port: u16) -> Vec<u8> {
     let mut bytes = vec![0x52, 0x54, 0, 0, 0, to, 0x52, 0x54, 0, 0, 0, from, 0x08, 0x00];
     bytes.extend([0x45, 0, 0, 32, 0, 7, 0, 0, 64, 17, 0, 0, 10, 0, 0, from, 10, 0, 0, to]);
     bytes.extend([src_port, dst_port, 12, 0].into_iter().flat_map(u16::to_be_bytes));
     bytes.extend([0xA5; 4]);
-    Frame::parse(&bytes, bytes.len()).expect("a datagram")
+    bytes
 }

@@ -7,7 +7,7 @@ use crate::Broken;
 use crate::scenario::Scenario;
 
 /// Lines kept: the last ones tell why.
-const KEPT: usize = 150;
+const KEPT: usize = 300;
 
 /// The story of a seed that broke a rule.
 #[derive(Debug)]

@@ -13,8 +13,20 @@ pub struct Tally {
     pub dropped: BTreeMap<&'static str, u64>,
     /// Packets lost inside a service VM.
     pub inside: u64,
+    /// Packets about which the worker knew the verdict.
+    pub known: u64,
     /// Frames steered anew, from a ring or at a hop that was down.
     pub resteered: u64,
+    /// Copies of frames that a service VM had taken, steered again.
+    pub replayed: u64,
+    /// Of the packets of such copies, those that the service VM had let go no further.
+    pub twice: u64,
+    /// Frames that waited for room in a ring.
+    pub held: u64,
+    /// Packets that their worker delivered later than it should.
+    pub late: u64,
+    /// Packets that arrived after later ones of their flow, and may.
+    pub overtaken: u64,
     /// Frames of an earlier life that were fenced.
     pub fenced: u64,
     /// Times a service VM went down, by cause.
@@ -37,7 +49,13 @@ impl Tally {
         self.packets += other.packets;
         self.delivered += other.delivered;
         self.inside += other.inside;
+        self.known += other.known;
         self.resteered += other.resteered;
+        self.replayed += other.replayed;
+        self.twice += other.twice;
+        self.held += other.held;
+        self.late += other.late;
+        self.overtaken += other.overtaken;
         self.fenced += other.fenced;
         self.tables += other.tables;
         self.tables_refused += other.tables_refused;

@@ -5,13 +5,14 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use controller_stub::api::{Action, InterfaceState, State};
+use nsh::QueryKind;
 use vhost_backend::liveness::{Session, State as Liveness, Timestamp};
 
 use crate::chance::Chance;
 use crate::control::{Control, Down, Up};
 use crate::host::Host;
-use crate::ledger::Ledger;
-use crate::scenario::{MS, Scenario, US};
+use crate::ledger::{FLOWS, Ledger, PacketId};
+use crate::scenario::{ALL, MS, Scenario, US};
 use crate::service::Handed;
 use crate::site::sites;
 use crate::story::{Lines, Story};
@@ -32,7 +33,7 @@ pub(crate) enum Event {
     Packet(usize),
     /// A driver looks at its ring.
     Take(usize, usize),
-    /// A service VM, in this life, sends a frame back.
+    /// A service VM, in this life, puts a frame into its transmit ring.
     Return(usize, usize, u32, Handed),
     /// A worker looks at its sessions.
     Round(usize),
@@ -102,13 +103,42 @@ impl Scene {
         self.lines.note(self.now, line);
     }
 
+    /// Notes where a packet goes.
+    pub(crate) fn note_packet(&mut self, packet: PacketId, to: impl FnOnce() -> String) {
+        let Self { now, ledger, lines, .. } = self;
+        lines.note(*now, || format!("packet {packet} of {}: {}", ledger.name(packet), to()));
+    }
+
     /// Frames that a service VM had and that are seen no more.
     pub(crate) fn lost(&mut self, frames: impl IntoIterator<Item = Handed>) {
         for frame in frames {
-            if let Some(packet) = frame.packet.filter(|_| !frame.salvaged) {
+            if let Some(packet) = frame.wire.packet().filter(|_| !frame.salvaged) {
                 self.ledger.inside(packet.id);
             }
         }
+    }
+
+    /// A packet arrived by its chain.
+    pub(crate) fn delivered(&mut self, packet: PacketId) -> Result<(), Broken> {
+        self.note_packet(packet, || "delivered".to_owned());
+        self.ledger.delivered(packet, &mut self.tally)
+    }
+
+    /// A packet arrived past its chain.
+    pub(crate) fn let_through(&mut self, packet: PacketId) -> Result<(), Broken> {
+        self.note_packet(packet, || "let through".to_owned());
+        self.ledger.let_through(packet, &mut self.tally)
+    }
+
+    /// A packet was dropped, for a reason that is counted under this name.
+    pub(crate) fn dropped(&mut self, packet: PacketId, reason: &'static str) -> Result<(), Broken> {
+        self.note_packet(packet, || format!("dropped ({reason})"));
+        self.ledger.dropped(packet, reason, &mut self.tally)
+    }
+
+    /// The same, by its service.
+    fn dropped_by_the_service(&mut self, packet: PacketId) -> Result<(), Broken> {
+        self.ledger.dropped_by_the_service(packet, &mut self.tally)
     }
 }
 
@@ -191,8 +221,11 @@ impl World {
 
     /// A worker that stands still does nothing; the guests and the network go on.
     fn postponed(&self, event: &Event) -> Option<u64> {
-        let (Event::Packet(host) | Event::Return(host, ..) | Event::Round(host)) = event else { return None };
-        let until = self.hosts[*host].paused_until;
+        let until = match event {
+            Event::Packet(host) => self.hosts[*host].paused_until.max(self.hosts[*host].late_until),
+            Event::Round(host) => self.hosts[*host].paused_until,
+            _ => return None,
+        };
         (self.scene.now < until).then_some(until)
     }
 
@@ -200,18 +233,22 @@ impl World {
         match event {
             Event::Packet(host) => self.packet(host),
             Event::Take(host, service) => {
-                let (worked_on, lost) = self.hosts[host].services[service].vm.take();
-                self.scene.lost(lost);
-                self.work(host, service, worked_on);
-                Ok(())
+                let first = self.scene.chance.within(0..self.scenario.pairs as u64) as usize;
+                let (worked_on, lost) = self.hosts[host].services[service].vm.take(first);
+                self.hosts[host].swallowed(&mut self.scene, service, lost);
+                self.work(host, service, worked_on)
             }
             Event::Return(host, service, life, frame) => {
                 let host = &mut self.hosts[host];
-                if life == host.services[service].vm.life && host.dead == 0 {
-                    return host.returned(&mut self.scene, service, frame);
+                let vm = &mut host.services[service].vm;
+                if life != vm.life || host.dead > 0 {
+                    self.scene.lost([frame]);
+                    return Ok(());
                 }
-                self.scene.lost([frame]);
-                Ok(())
+                vm.sent.push_back(frame);
+                // A worker that stands still reads it later.
+                let runs = self.scene.now >= host.paused_until;
+                if runs { host.hear(&mut self.scene, service) } else { Ok(()) }
             }
             Event::Round(host) => {
                 self.scene.after(ROUND, Event::Round(host));
@@ -243,30 +280,47 @@ impl World {
         }
         let gap = self.scene.chance.within(self.scenario.gap.clone());
         self.scene.after(gap, Event::Packet(host));
+        let batch = self.batch();
         let host = &mut self.hosts[host];
         if host.dead > 0 {
             return Ok(());
         }
-        for _ in 0..self.scene.chance.within(1..4) {
-            let flow = host.site.flows[self.scene.chance.within(0..4) as usize];
-            // Replies now and then.
-            let flow = flow[usize::from(self.scene.chance.happens(300))];
-            host.send(&mut self.scene, flow)?;
-        }
-        Ok(())
+        batch.into_iter().try_for_each(|flow| host.send(&mut self.scene, flow))
     }
 
-    /// The service works on frames: each comes back, or the word that it was dropped.
-    pub(crate) fn work(&mut self, host: usize, service: usize, frames: Vec<Handed>) {
-        let vm = &self.hosts[host].services[service].vm;
+    /// The flows of packets that tenants send at a time.
+    pub(crate) fn batch(&mut self) -> Vec<usize> {
+        let chance = &mut self.scene.chance;
+        let packets = 0..chance.within(self.scenario.burst.clone());
+        // Replies now and then.
+        packets
+            .map(|_| 2 * chance.within(0..FLOWS as u64 / 2) as usize + usize::from(chance.happens(300)))
+            .collect()
+    }
+
+    /// The service works on frames, one after the other: each comes back, or the word that it was dropped, if that was asked.
+    pub(crate) fn work(&mut self, host: usize, service: usize, frames: Vec<Handed>) -> Result<(), Broken> {
         for mut frame in frames {
-            frame.refused = frame.packet.is_some() && self.scene.chance.happens(self.scenario.refused);
-            if frame.packet.is_none() && frame.query.is_none() {
-                continue;
+            let asked = frame.wire.context().query == QueryKind::Ping;
+            match frame.wire.packet() {
+                Some(packet) if self.scene.chance.happens(self.scenario.refused) => {
+                    if !frame.salvaged {
+                        self.scene.dropped_by_the_service(packet.id)?;
+                    }
+                    if !asked {
+                        continue;
+                    }
+                    frame.wire.answer_bare(true);
+                }
+                Some(_) => frame.wire.answer(),
+                None => frame.wire.answer_bare(false),
             }
-            let soon = self.scene.chance.within(5 * US..200 * US);
-            self.scene.after(soon, Event::Return(host, service, vm.life, frame));
+            let soon = self.scene.now + self.scene.chance.within(5 * US..200 * US);
+            let vm = &mut self.hosts[host].services[service].vm;
+            vm.busy_until = vm.busy_until.max(soon);
+            self.scene.at(vm.busy_until, Event::Return(host, service, vm.life, frame));
         }
+        Ok(())
     }
 
     // ---- the network
@@ -365,7 +419,7 @@ impl World {
     }
 
     fn end(&mut self) -> Result<(), Broken> {
-        let Self { scene, hosts, control, .. } = self;
+        let Self { scenario, scene, hosts, control, .. } = self;
         // What is still under way is in a service VM's hands.
         let under_way =
             std::mem::take(&mut scene.planned).into_iter().filter_map(|Reverse(planned)| match planned.2 {
@@ -374,10 +428,14 @@ impl World {
             });
         let in_rings = hosts.iter().flat_map(|host| &host.services).flat_map(|service| service.vm.contents());
         let left: Vec<Handed> = under_way.chain(in_rings.copied()).collect();
-        if let Some(packet) = left.iter().filter(|frame| !frame.salvaged).find_map(|frame| frame.packet) {
+        let mut left = left.iter().filter(|frame| !frame.salvaged);
+        if let Some(packet) = left.find_map(|frame| frame.wire.packet()) {
             return Err(format!("packet {} is still under way in the end", packet.id));
         }
-        scene.ledger.close(&mut scene.tally)?;
+        if hosts.iter().flat_map(|host| &host.services).any(|service| service.proxy.is_holding()) {
+            return Err("frames still wait for room in the end".to_owned());
+        }
+        scene.ledger.close(scenario.keeps.retain >= ALL, &mut scene.tally)?;
         let table = control.controller.table();
         for host in hosts.iter() {
             converged(host, table.generation)?;
@@ -403,12 +461,9 @@ impl World {
 fn converged(host: &Host, generation: u64) -> Result<(), Broken> {
     let id = host.site.id;
     for (service, (name, ..)) in host.services.iter().zip(&host.site.services) {
-        if service.session.state() != Liveness::Up {
-            return Err(format!(
-                "host {id} has {name} {} in the end: {:?}",
-                service.session.state(),
-                service.session
-            ));
+        let session = service.session();
+        if session.state() != Liveness::Up {
+            return Err(format!("host {id} has {name} {} in the end: {session:?}", session.state()));
         }
     }
     let snapshot: Arc<_> = host.snapshot();

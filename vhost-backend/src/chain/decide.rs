@@ -336,8 +336,8 @@ pub(super) enum Next {
     Broken(PortId),
 }
 
-/// The first usable hop from `si` on. Services are skipped only by a chain that says `bypass`, and only while none of
-/// its paths is up.
+/// The first usable hop from `si` on. Services are skipped only by a chain that says `bypass`, only while none of its paths is
+/// up, and only on those that lack the fewest: a frame on another has a better one.
 #[inline]
 pub(super) fn usable_from(snapshot: &Snapshot, path: &Path, mut si: Si) -> Next {
     loop {
@@ -345,7 +345,7 @@ pub(super) fn usable_from(snapshot: &Snapshot, path: &Path, mut si: Si) -> Next 
         if snapshot.health.is_usable(to) {
             return Next::Service(to, si);
         }
-        if !skips(snapshot, path.chain) {
+        if !skips(snapshot, path) {
             return Next::Broken(to);
         }
         // At most 255 rounds: SI 0 is the terminal entry.
@@ -356,7 +356,6 @@ pub(super) fn usable_from(snapshot: &Snapshot, path: &Path, mut si: Si) -> Next 
     }
 }
 
-fn skips(snapshot: &Snapshot, chain: ChainIx) -> bool {
-    snapshot.tables.chain(chain).is_some_and(|named| named.on_failure == OnFailure::Bypass)
-        && !snapshot.health.has_path(chain)
+fn skips(snapshot: &Snapshot, path: &Path) -> bool {
+    snapshot.tables.paths.find(path.spi).is_some_and(|ix| snapshot.health.goes_around(path.chain, ix))
 }

@@ -193,12 +193,18 @@ impl Health {
         had: Option<PathIx>,
     ) -> Option<PathIx> {
         let least = self.chains.get(chain.index())?.least_broken?;
-        let as_good = |ix: PathIx| self.broken_hops.get(ix.index()) == self.broken_hops.get(least.index());
+        let as_good = |ix: PathIx| self.goes_around(chain, ix);
         let had = had.filter(|ix| as_good(*ix));
         had.or_else(|| {
             let level = tables.chain(chain)?.paths.levels().find(|level| level.contains(&least.0))?;
             among(tables, &level, flow, as_good, |level| level.map(PathIx).filter(|ix| as_good(*ix)))
         })
+    }
+
+    /// Whether its chain says `bypass` and has no path up, and none has fewer services that are out than this one.
+    pub(super) fn goes_around(&self, chain: ChainIx, path: PathIx) -> bool {
+        let least = self.chains.get(chain.index()).and_then(|chain| chain.least_broken);
+        least.is_some_and(|least| self.broken_hops.get(path.index()) == self.broken_hops.get(least.index()))
     }
 
     /// Of a chain that says `bypass` and has no path up: the paths with the fewest services that are out.

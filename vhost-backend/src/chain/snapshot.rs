@@ -343,17 +343,18 @@ impl Snapshot {
     }
 
     /// Where a frame goes on that has passed the hops of path `left` above `si` and was steered onto path `onto`: past
-    /// the hops both have in common, so that no service sees it twice, and past those that its chain skips now. `None`
-    /// when the paths part earlier, or the next service is not usable either: then it begins at the first hop.
+    /// those of them with which both paths begin, so that no such service sees it twice, and past those that its chain skips
+    /// now. `None` when the next service is not usable either: then it begins at the first hop.
     pub fn resume(&self, left: Spi, si: Si, onto: Spi) -> Option<Onward> {
         let paths = &self.tables.paths;
         let (left, onto) = (paths.get(paths.find(left)?)?, paths.get(paths.find(onto)?)?);
-        let passed = left.first_si().get().checked_sub(si.get())?;
-        let common = paths.hops(left).get(..usize::from(passed))?;
-        if paths.hops(onto).get(..usize::from(passed))? != common {
+        if si == Si::TERMINAL {
             return None;
         }
-        let si = Si::new(onto.first_si().get().checked_sub(passed)?);
+        let passed = left.first_si().get().checked_sub(si.get())?;
+        let passed = paths.hops(left).get(..usize::from(passed))?;
+        let common = passed.iter().zip(paths.hops(onto)).take_while(|(one, other)| one == other).count();
+        let si = Si::new(onto.first_si().get().checked_sub(u8::try_from(common).ok()?)?);
         match usable_from(self, onto, si) {
             Next::Service(to, si) => Some(Onward::Service(to, si)),
             Next::Terminal => Some(Onward::End),

@@ -202,8 +202,16 @@ fn a_reflected_frame_goes_on_past_the_hops_both_paths_have_in_common() {
         Some(Onward::Service(SVM7, si(3))),
         "whatever their lengths"
     );
-    assert_eq!(snapshot.resume(spi(1), si(1), spi(2)), None, "svm2 was passed, svm4 was not");
-    assert_eq!(snapshot.resume(spi(1), si(2), spi(101)), None, "that one begins with svm3");
+    assert_eq!(
+        snapshot.resume(spi(1), si(1), spi(2)),
+        Some(Onward::Service(SVM4, si(2))),
+        "svm1 was passed on both, svm2 has no place there"
+    );
+    assert_eq!(
+        snapshot.resume(spi(1), si(2), spi(101)),
+        Some(Onward::Service(SVM3, si(3))),
+        "that one begins with svm3"
+    );
     assert_eq!(snapshot.resume(spi(1), si(2), spi(1)), None, "the next hop is down");
     assert_eq!(snapshot.resume(spi(1), si(9), spi(2)), None, "no such hop");
     assert_eq!(snapshot.resume(spi(1), si(0), spi(2)), None, "nothing is left of it");

@@ -110,6 +110,24 @@ impl Proxy {
         line.look(last);
         line
     }
+
+    /// What there is at a proxy without rings: this is untaken of the ring of each pair.
+    pub(super) fn estate(&mut self, untaken: Vec<FrameQueue>) -> Estate {
+        let lines = untaken.into_iter().enumerate().map(|(pair, untaken)| self.line(pair, untaken)).collect();
+        Estate { lines, last: self.serials.last() }
+    }
+
+    /// Takes its own queues back, which are empty now.
+    pub(super) fn settle(&mut self, estate: Estate) {
+        for (pair, line) in estate.lines.into_iter().enumerate() {
+            let [retained, _, held] = line.queues;
+            for (queues, queue) in [(&mut self.spare_holds, held), (&mut self.retained, retained)] {
+                if let Some(place) = queues.get_mut(pair) {
+                    *place = queue;
+                }
+            }
+        }
+    }
 }
 
 impl Port {
@@ -138,19 +156,15 @@ impl Port {
     }
 
     /// Gives the port's queues back, which are empty now.
-    pub(crate) fn settle(&self, estate: Estate) {
-        for (pair, line) in estate.lines.into_iter().enumerate() {
-            let [retained, untaken, held] = line.queues;
+    pub(crate) fn settle(&self, mut estate: Estate) {
+        for (pair, line) in estate.lines.iter_mut().enumerate() {
+            let [_, untaken, _] = &mut line.queues;
             if let Some(mut remains) = self.attachment.untaken(pair) {
-                remains.frames = untaken;
+                remains.frames = std::mem::take(untaken);
             }
-            let Some(mut proxy) = self.proxy() else { return };
-            let proxy: &mut Proxy = &mut proxy;
-            for (queues, queue) in [(&mut proxy.spare_holds, held), (&mut proxy.retained, retained)] {
-                if let Some(place) = queues.get_mut(pair) {
-                    *place = queue;
-                }
-            }
+        }
+        if let Some(mut proxy) = self.proxy() {
+            proxy.settle(estate);
         }
     }
 }

@@ -26,6 +26,7 @@ mod queue;
 mod reflection;
 mod remains;
 mod retain;
+mod ringless;
 #[cfg(test)]
 pub(crate) mod samples;
 mod serials;
@@ -46,6 +47,7 @@ pub(crate) use link::{LinkChange, LinkWatch};
 pub(crate) use outgoing::{Outgoing, To};
 pub(crate) use proxy::Proxy;
 pub(crate) use queue::FrameQueue;
+pub use ringless::{Leftover, RinglessProxy};
 pub use status::ServiceStatus;
 
 use crate::chain::{PortId, SiDecrement};

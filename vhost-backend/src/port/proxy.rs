@@ -322,16 +322,21 @@ impl Proxy {
         if at != self.probed && basis.snapshot.hop(at.0, at.1) != Some(Hop::Service(from)) {
             return Err(Discard::Chain(DropReason::ForeignPath));
         }
-        self.session.response(basis.now, context.epoch, context.seq, context.dropped);
+        self.answered(basis.now, context);
+        Ok(())
+    }
+
+    /// The same, of one that may have come from here.
+    pub(super) fn answered(&mut self, now: Timestamp, context: &Context) {
+        self.session.response(now, context.epoch, context.seq, context.dropped);
         if context.epoch == self.session.epoch() {
             self.serials.note(context.serial);
         }
-        Ok(())
     }
 
     /// Takes the response off a data frame, unless the frame was handed over in an earlier life of the session:
     /// then what was in flight has been steered anew, or given up, and the late copy is discarded.
-    fn fence(&mut self, now: Timestamp, context: &Context) -> Result<(), Discard> {
+    pub(super) fn fence(&mut self, now: Timestamp, context: &Context) -> Result<(), Discard> {
         if context.query == QueryKind::Resp {
             self.session.response(now, context.epoch, context.seq, context.dropped);
         }

@@ -219,6 +219,18 @@ fn a_frame_given_back_goes_on_behind_the_service_that_is_skipped() {
 }
 
 #[test]
+fn a_frame_under_way_skips_no_service_that_a_better_path_has() {
+    let mut host = Host::new(&tables(OnFailure::Bypass, Failback::New, 0, false));
+    // Every path lacks svm3, and SPI 1 svm2 besides.
+    [SVM3, SVM2].into_iter().for_each(|service| host.down(service));
+    assert_eq!(host.forward(SVM1, 1, 3), Verdict::Reflect { failed: SVM2, si: si(2) });
+    assert_eq!(host.forward(SVM1, 101, 1), Verdict::Strip, "there is nothing to skip");
+    assert_eq!(host.snapshot.resume(spi(1), si(2), spi(2)), Some(Onward::Service(SVM4, si(2))));
+    [SVM4, SVM7].into_iter().for_each(|service| host.down(service));
+    assert_eq!(host.forward(SVM1, 1, 3), Verdict::Strip, "no path lacks fewer");
+}
+
+#[test]
 fn modes_are_told_when_they_change() {
     let mut spec = reference(OnFailure::Bypass);
     spec.chains.push(chain("other", OnFailure::Block, vec![path(7, &[SVM8], 0)]));
