@@ -60,6 +60,8 @@ pub struct Traffic {
     pub line: u8,
     /// Bytes that each frame's segments are to have; `None`: no offload is asked for.
     pub segment: Option<u16>,
+    /// Frames go to a router first, and from there to the sink. Of one flow only.
+    pub routed: bool,
 }
 
 impl Traffic {
@@ -74,6 +76,7 @@ impl Traffic {
             scattered: true,
             line: 0,
             segment: None,
+            routed: false,
         }
     }
 }
@@ -115,6 +118,11 @@ impl Line {
         [0x52, 0x54, 0, line, 1, index as u8 + 1]
     }
 
+    /// The address of the router that a line's frames go to, if they are routed.
+    pub const fn router_mac(line: u8) -> [u8; 6] {
+        [0x52, 0x54, 0, line, 2, 1]
+    }
+
     /// Attaches all VMs.
     ///
     /// # Errors
@@ -149,7 +157,12 @@ impl Line {
 
     fn of(source: TestVm, services: Vec<TestVm>, sink: TestVm, traffic: &Traffic) -> Line {
         let (from, to) = (Line::source_mac(traffic.line), Line::sink_mac(traffic.line));
-        let template = Template::new(traffic.kind, from, to, traffic.frame, traffic.flows);
+        let template = if traffic.routed {
+            let router = Line::router_mac(traffic.line);
+            Template::new(traffic.kind, from, router, traffic.frame, traffic.flows).routed(router, to)
+        } else {
+            Template::new(traffic.kind, from, to, traffic.frame, traffic.flows)
+        };
         let burst = burst(traffic.ring);
         Line {
             source,
