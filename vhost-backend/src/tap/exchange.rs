@@ -127,7 +127,7 @@ impl Exchange {
     /// Goes on one by one when it does not work out otherwise.
     fn give_up_spent(&mut self) {
         if self.uring.as_ref().is_some_and(Uring::is_spent) {
-            log::warn!("io_uring is refused, or waits for taps; each frame of a tap takes a system call");
+            log::info!("io_uring is refused, or waits for taps; each frame of a tap takes a system call");
             self.uring = None;
         }
     }
