@@ -16,7 +16,7 @@ use super::BATCH;
 /// descriptor that does not wait, too), so it carries each out as it takes it, and they are in order. A `Uring` whose kernel
 /// cannot do that for a descriptor is spent.
 ///
-/// Invariant: nothing that was begun is under way outside of [`carry_out`](Self::carry_out).
+/// Invariant: nothing that was begun is under way outside of `carry_out`.
 pub struct Uring {
     ring: IoUring,
     outcomes: [Outcome; BATCH],
