@@ -107,18 +107,19 @@ pub(crate) fn give_back_memory() {
 }
 
 /// The most memory in bytes that is kept for what is made next, and of a piece of it.
+#[cfg(target_env = "gnu")]
 const KEPT: libc::c_int = 64 << 20;
+#[cfg(target_env = "gnu")]
 const KEPT_PIECE: libc::c_int = 32 << 20;
 
 /// Has the C library keep memory that is freed, up to 64 MiB, until it is told to give it back. For a program of its own: tables of
 /// thousands of paths are made in the memory that those before them have left. Taken from the system anew, page by page, it makes
 /// the same work take twice as long.
 pub fn keep_freed_memory() {
-    // SAFETY: they change two numbers of the allocator's and take its locks. Of a value that is too large nothing comes.
     #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT_PIECE);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+    for (what, bytes) in [(libc::M_MMAP_THRESHOLD, KEPT_PIECE), (libc::M_TRIM_THRESHOLD, KEPT)] {
+        // SAFETY: it changes a number of the allocator's and takes its locks. Of a value that is too large nothing comes.
+        unsafe { libc::mallopt(what, bytes) };
     }
 }
 

@@ -23,6 +23,7 @@ fn every_file_is_accepted() {
         assert_eq!((config.ports.len(), config.intent.chains.len()), (5, 1));
     }
     assert_eq!(parse(&Plan::PLAIN, folder.path()).intent.chains.len(), 0);
+    assert_eq!(parse(&Plan::TAP, folder.path()).ports.len(), 3);
     let large = parse(&Plan { paths: 300, policies: 1000, ..Plan::chain(1) }, folder.path());
     // One more policy takes what the others leave.
     assert_eq!((large.intent.chains[0].paths.len(), large.intent.policies.len()), (300, 1001));

@@ -1,9 +1,13 @@
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::slice;
+
+use rustix::io::Errno;
 
 use super::batch::{Segment, Slot};
 use super::chain::Chains;
 use super::error::Malformed;
+use super::uring::{Outcome, Uring};
 use super::{BATCH, VNET_LEN};
 
 /// Bytes of a place: the longest frame a Linux interface sends (64 KiB with all its headers, which offloads allow) behind
@@ -16,7 +20,7 @@ const _: () = assert!(PLACE > VNET_LEN + 14 + 4 + 65_535);
 /// Memory is allocated once, 2 MiB, of which only pages that frames have reached are ever used.
 pub struct Frames {
     memory: Memory,
-    /// A place each. Invariant: [`PLACE`] bytes at `host` are that part of `memory`.
+    /// A place each. Invariant: [`PLACE`] bytes at `host` are a part of `memory` that is no other segment's.
     segments: Box<[Segment]>,
     slots: Box<[Slot]>,
     count: usize,
@@ -61,20 +65,79 @@ impl Frames {
     /// Reads up to `max` (at most [`BATCH`]) frames in place of those before; gives how many. `read` fills a buffer
     /// with a virtio-net header and a frame behind it and gives the number of bytes, or `None` when there are no more.
     /// Fewer bytes than a header and one more are a malformed chain.
-    pub fn fill(&mut self, max: usize, mut read: impl FnMut(&mut [u8]) -> Option<usize>) -> usize {
+    pub fn fill(&mut self, max: usize, read: impl FnMut(&mut [u8]) -> Option<usize>) -> usize {
+        self.clear();
+        self.append(max, read)
+    }
+
+    /// Forgets them.
+    pub fn clear(&mut self) {
         self.count = 0;
-        for (segment, slot) in self.segments.iter_mut().zip(&mut self.slots).take(max) {
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// As [`fill`](Self::fill), behind those that there are: `max` more.
+    pub fn append(&mut self, max: usize, mut read: impl FnMut(&mut [u8]) -> Option<usize>) -> usize {
+        let mut more = 0;
+        while more < max {
+            let Some(len) = self.free_places().next().and_then(&mut read) else { break };
+            self.push(len);
+            more += 1;
+        }
+        more
+    }
+
+    /// As [`append`](Self::append) from a descriptor, all in one system call. `failed` hears why a read brought none.
+    pub fn append_at_once(
+        &mut self,
+        max: usize,
+        from: BorrowedFd<'_>,
+        uring: &mut Uring,
+        failed: impl FnMut(Errno),
+    ) {
+        let outcomes = uring.read(from, self.free_places().take(max));
+        self.take(outcomes, failed);
+    }
+
+    /// Takes what was read into the next places.
+    fn take(&mut self, outcomes: &[Outcome], mut failed: impl FnMut(Errno)) {
+        let first = self.count;
+        for (number, outcome) in outcomes.iter().enumerate() {
+            match outcome.get() {
+                Some(Ok(len)) => {
+                    // One before it may have brought none.
+                    self.segments.swap(self.count, first + number);
+                    self.push(len);
+                }
+                Some(Err(errno)) => failed(errno),
+                None => {}
+            }
+        }
+    }
+
+    /// The places behind the frames there are.
+    fn free_places(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.segments.iter().skip(self.count).map(|segment| {
             // SAFETY: the bytes are a place of `memory`, which lives as long as `self`; they were initialised when it was
             // made. `self` is borrowed mutably, so no chain is left that reads them, and places do not overlap.
-            let place = unsafe { slice::from_raw_parts_mut(segment.host, PLACE) };
-            let Some(len) = read(place) else { break };
-            let len = len.min(PLACE) as u32;
-            segment.len = len;
-            (slot.len, slot.malformed) =
-                if len > VNET_LEN as u32 { (len, None) } else { (0, Some(Malformed::Short)) };
-            self.count += 1;
-        }
-        self.count
+            unsafe { slice::from_raw_parts_mut(segment.host, PLACE) }
+        })
+    }
+
+    /// What was read into the next place is a frame of `len` bytes, header included.
+    fn push(&mut self, len: usize) {
+        let place = (self.segments.get_mut(self.count), self.slots.get_mut(self.count));
+        let (Some(segment), Some(slot)) = place else { return };
+        let len = len.min(PLACE) as u32;
+        segment.len = len;
+        (slot.len, slot.malformed) =
+            if len > VNET_LEN as u32 { (len, None) } else { (0, Some(Malformed::Short)) };
+        self.count += 1;
     }
 
     /// The frames read last.
@@ -94,6 +157,10 @@ impl Default for Frames {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
     use super::*;
 
     /// Frames with such bytes, the header counted.
@@ -157,5 +224,62 @@ mod tests {
         // One that says it read more than there was room for.
         assert_eq!(frames.fill(1, |place| Some(place.len() + 1)), 1);
         assert_eq!(frames.chains().get(0).map(|chain| chain.len()), Some(PLACE - VNET_LEN));
+    }
+    #[test]
+    fn frames_read_at_once_follow_those_before_them() {
+        let Ok(mut uring) = Uring::new() else {
+            return skip::skip("frames_read_at_once_follow_those_before_them", "no io_uring");
+        };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let mut frames = Frames::new();
+        for before in [0, 1, 5, BATCH - 1] {
+            let sent: Vec<_> = (0..before + 3).map(|number| bytes(13 + 31 * number, number)).collect();
+            filled(&mut frames, &sent[..before]);
+            for frame in &sent[before..] {
+                rustix::io::write(&one, frame).unwrap();
+            }
+            let there = sent.len().min(BATCH);
+            frames.append_at_once(there - before, other.as_fd(), &mut uring, |errno| panic!("{errno}"));
+            assert_eq!(frames.count(), there);
+            for (i, sent) in sent.iter().take(there).enumerate() {
+                let chain = frames.chains().get(i).unwrap();
+                let mut read = vec![0; PLACE];
+                let len = chain.copy_to(0, &mut read);
+                assert_eq!((chain.malformed(), &read[..len]), (None, &sent[VNET_LEN..]));
+            }
+            while rustix::io::read(&other, &mut [0; PLACE]).is_ok() {}
+        }
+    }
+
+    #[test]
+    fn places_that_brought_no_frame_are_closed_up() {
+        let mut frames = Frames::new();
+        filled(&mut frames, &[bytes(50, 9)]);
+        let outcomes = [Ok(20), Err(Errno::AGAIN), Ok(30), Err(Errno::IO), Err(Errno::AGAIN), Ok(40)];
+        for (place, outcome) in frames.free_places().zip(outcomes) {
+            let bytes = bytes(outcome.unwrap_or(0), 5);
+            place[..bytes.len()].copy_from_slice(&bytes);
+        }
+        let mut failures = Vec::new();
+        frames.take(&outcomes.map(Outcome::of), |errno| failures.push(errno));
+        assert_eq!(failures, [Errno::AGAIN, Errno::IO, Errno::AGAIN]);
+        let there: Vec<_> = frames
+            .chains()
+            .iter()
+            .map(|chain| {
+                let mut read = vec![0; 100];
+                let len = chain.copy_to(0, &mut read);
+                read[..len].to_vec()
+            })
+            .collect();
+        let expected =
+            [bytes(50, 9), bytes(20, 5), bytes(30, 5), bytes(40, 5)].map(|frame| frame[VNET_LEN..].to_vec());
+        assert_eq!(there, expected);
+        // No two places are the same, whatever was swapped.
+        let mut places: Vec<_> = frames.segments.iter().map(|segment| segment.host).collect();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), BATCH);
     }
 }

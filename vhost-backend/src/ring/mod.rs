@@ -37,7 +37,8 @@
 //!
 //! This module is the only one in the crate with unsafe code, but for the ioctls of `tap`. It rests on these invariants: (R1)–(R4) on `Rings`, that
 //! of `Region` and that of `Segment`. They are established where these are built and hold because nothing changes them
-//! afterwards and because a [`Split`] keeps its [`RegionMap`], and so the mapping, alive.
+//! afterwards and because a [`Split`] keeps its [`RegionMap`], and so the mapping, alive. And on that of [`Uring`], by which frames
+//! of descriptors, which are no guests', come and go.
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)
@@ -57,6 +58,7 @@ mod layout;
 mod notify;
 mod region;
 mod split;
+mod uring;
 mod write;
 
 #[cfg(test)]
@@ -73,6 +75,7 @@ pub use layout::{Layout, MAX_SIZE};
 pub use notify::DriverMark;
 pub use region::RegionMap;
 pub use split::Split;
+pub use uring::{Outcome, Uring};
 pub use write::{Gather, Ready, VnetHeader, Written};
 
 /// The most chains one [`Split::read_batch`] takes.

@@ -19,11 +19,9 @@ use crate::frame::Imprint;
 use crate::liveness::Timestamp;
 use crate::offload::Scratch;
 use crate::port::{Basis, Outgoing, Port, Proxy, Seen, To, carry_out, classify};
-use crate::ring::{BATCH, Chain, Chains, VNET_LEN};
+use crate::ring::{BATCH, Chain, Chains};
+use crate::tap::Exchange;
 use crate::telemetry::{Account, Direction, Discard, Stage};
-
-/// The longest frame a tap is handed, with its virtio-net header: what IP can carry, with VLAN tags.
-const JOINED: usize = VNET_LEN + 65_535 + 32;
 
 /// For so many frames ahead the path is asked for, where more is needed than the flow's record says.
 const PATHS_AHEAD: usize = 4;
@@ -34,8 +32,8 @@ pub(super) struct Batch {
     /// Frames that were read but are not decided.
     seen: [Option<Seen>; BATCH],
     cache: VerdictCache,
-    /// Where frames to a tap are put together.
-    pub(super) joined: Box<[u8]>,
+    /// By what frames come from taps and go to them.
+    pub(super) exchange: Exchange,
     pub(super) account: Account,
     /// Where frames are segmented that their receivers do not take as they are.
     pub(super) scratch: Scratch,
@@ -50,7 +48,7 @@ impl Batch {
             frames: [const { Outgoing::new() }; BATCH],
             seen: [None; BATCH],
             cache: VerdictCache::new(random()),
-            joined: vec![0; JOINED].into(),
+            exchange: Exchange::new(),
             account: Account::default(),
             scratch: Scratch::default(),
             answers: Answers::default(),
@@ -114,7 +112,7 @@ impl Worker {
         let mut served = 0;
         for queue in port.open_queues(&share.pairs) {
             batch.account.begin();
-            let count = queue.read_batch(frames);
+            let count = batch.exchange.read(&queue, frames);
             drop(queue);
             if count > 0 {
                 served += count;

@@ -7,7 +7,7 @@ use super::Common;
 use super::answers::Answers;
 use super::decide::Batch;
 use super::fitting::Fitting;
-use super::sink::{Sink, Unwritten};
+use super::sink::{NotTaken, Sink, Unwritten};
 use super::spread::spread;
 use crate::chain::PortId;
 use crate::frame::ETHERNET_LEN;
@@ -32,6 +32,30 @@ pub(super) fn numbers(mut frames: Frames) -> impl Iterator<Item = usize> {
 
 const fn bit(frame: usize) -> Frames {
     (1 as Frames).wrapping_shl(frame as u32)
+}
+
+/// Which of `count` queues each of these frames goes into: the frames of a flow into one.
+pub(super) fn queue_of_each(
+    common: &Common,
+    batch: &[Outgoing],
+    frames: Frames,
+    count: usize,
+) -> [usize; BATCH] {
+    let mut queues = [0; BATCH];
+    if count > 1 {
+        for i in numbers(frames) {
+            if let (Some(queue), Some(out)) = (queues.get_mut(i), batch.get(i)) {
+                *queue = spread(&common.learned, out, count);
+            }
+        }
+    }
+    queues
+}
+
+/// Of these frames those that go into queue `number`.
+pub(super) fn those_of(queues: &[usize; BATCH], frames: Frames, number: usize) -> Frames {
+    let here = numbers(frames).filter(|i| queues.get(*i) == Some(&number));
+    here.fold(0, |here, i| here | bit(i))
 }
 
 impl Batch {
@@ -102,15 +126,9 @@ impl Target<'_> {
                 self.deliver_into(batch, port, pair, frames);
             }
             count => {
-                let mut queues = [0; BATCH];
-                for i in numbers(frames) {
-                    if let (Some(place), Some(out)) = (queues.get_mut(i), batch.frames.get(i)) {
-                        *place = spread(&self.common.learned, out, count);
-                    }
-                }
+                let queues = queue_of_each(self.common, &batch.frames, frames, count);
                 for (nth, pair) in pairs.iter().enumerate() {
-                    let here = numbers(frames).filter(|i| queues.get(*i) == Some(&nth));
-                    let here = here.fold(0, |here, i| here | bit(i));
+                    let here = those_of(&queues, frames, nth);
                     if here != 0 {
                         self.deliver_into(batch, port, pair, here);
                     }
@@ -208,7 +226,7 @@ pub(super) struct Delivery<'a> {
     /// Queries go into the virtio-net header.
     in_header: bool,
     /// Someone wants copies of what is delivered.
-    is_captured: bool,
+    pub(super) is_captured: bool,
     packets: u64,
     bytes: u64,
     broken: Option<Broken>,
@@ -413,6 +431,12 @@ impl<'a> Delivery<'a> {
         if let Some(proxy) = &mut self.proxy {
             proxy.session.refused(query);
         }
+    }
+
+    /// Some that were counted were not taken.
+    pub(super) fn take_back(&mut self, not_taken: &NotTaken<'_>) {
+        self.packets = self.packets.saturating_sub(not_taken.packets);
+        self.bytes = self.bytes.saturating_sub(not_taken.bytes);
     }
 
     /// Frames wait since this delivery for a service VM that was down by then.

@@ -258,11 +258,23 @@ impl Worker {
         }
         self.duties = fresh;
         self.common = common;
+        self.prepare_for_taps();
         // Whoever served them before may not have seen the last change.
         self.seen_changes = self.common.wakes.changes().wrapping_sub(1);
         if gives_up {
             // Waking up, this worker may have asked for no kicks on a ring that its new worker sleeps on.
             self.common.wakes.wake_all();
+        }
+    }
+
+    /// Has what frames of taps come and go by, if there are taps.
+    fn prepare_for_taps(&mut self) {
+        if !self.common.ports.iter().any(|port| port.tap.is_some()) {
+            return;
+        }
+        if let Err(error) = self.batch.exchange.use_uring() {
+            let worker = self.number;
+            log::info!(worker, error:%; "no io_uring; each frame of a tap takes a system call");
         }
     }
 

@@ -68,6 +68,8 @@ pub struct Traffic {
     pub segment: Option<u16>,
     /// Receive buffers that a frame takes several of; `None`: each holds a frame.
     pub merged: Option<Merged>,
+    /// Frames go to a router first, and from there to the sink. Of one flow only.
+    pub routed: bool,
 }
 
 /// What service VMs and sink post, and service VMs send from: more and shorter buffers than there are frames.
@@ -92,6 +94,7 @@ impl Traffic {
             line: 0,
             segment: None,
             merged: None,
+            routed: false,
         }
     }
 }
@@ -135,6 +138,11 @@ impl Line {
         [0x52, 0x54, 0, line, 1, index as u8 + 1]
     }
 
+    /// The address of the router that a line's frames go to, if they are routed.
+    pub const fn router_mac(line: u8) -> [u8; 6] {
+        [0x52, 0x54, 0, line, 2, 1]
+    }
+
     /// Attaches all VMs.
     ///
     /// # Errors
@@ -170,7 +178,12 @@ impl Line {
 
     fn of(source: TestVm, services: Vec<TestVm>, sink: TestVm, traffic: &Traffic) -> Line {
         let (from, to) = (Line::source_mac(traffic.line), Line::sink_mac(traffic.line));
-        let template = Template::new(traffic.kind, from, to, traffic.frame, traffic.flows);
+        let template = if traffic.routed {
+            let router = Line::router_mac(traffic.line);
+            Template::new(traffic.kind, from, router, traffic.frame, traffic.flows).routed(router, to)
+        } else {
+            Template::new(traffic.kind, from, to, traffic.frame, traffic.flows)
+        };
         let room =
             traffic.merged.map_or(traffic.ring, |merged| merged.frames(traffic.frame)).min(traffic.ring);
         let burst = burst(room);

@@ -12,6 +12,7 @@
 pub const MIN_FRAME: usize = 64;
 /// Frames this long end in a second number.
 const MIN_MARKED: usize = 72;
+const TTL: usize = 22;
 /// Where flows differ.
 const IPV4_CHECKSUM: usize = 24;
 const SOURCE_ADDRESS: usize = 26;
@@ -42,7 +43,7 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub struct Template {
     bytes: Vec<u8>,
-    /// The first bytes, and which of their bits are the same in every frame.
+    /// The first bytes as they arrive, and which of their bits are the same in every frame.
     head: [u64; MIN_FRAME / 8],
     same: [u64; MIN_FRAME / 8],
     number_at: usize,
@@ -111,6 +112,25 @@ impl Template {
             (template.head, template.same) = (words(head), words(&same));
         }
         template
+    }
+
+    /// The same frames, but that they arrive as an IPv4 router leaves them that sends them on to `to`.
+    ///
+    /// # Panics
+    /// If they are of more than one flow.
+    #[must_use]
+    pub fn routed(mut self, router: [u8; 6], to: [u8; 6]) -> Template {
+        assert_eq!(self.flow_mask, 0, "routed frames of one flow");
+        if let Some(mut head) = self.bytes.first_chunk().copied() {
+            head[..6].copy_from_slice(&to);
+            head[6..12].copy_from_slice(&router);
+            head[TTL] -= 1;
+            head[IPV4_CHECKSUM..IPV4_CHECKSUM + 2].fill(0);
+            let checksum = !ones_sum(&head[14..34]);
+            head[IPV4_CHECKSUM..IPV4_CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
+            self.head = words(&head);
+        }
+        self
     }
 
     /// Bytes of a frame.
@@ -307,6 +327,25 @@ mod tests {
                 assert!(!template.is(&frame, 5), "byte {at} of {len}");
                 frame[at] ^= 1;
             }
+        }
+    }
+
+    #[test]
+    fn a_routed_frame_arrives_with_other_addresses_and_a_smaller_ttl() {
+        let (router, sink) = ([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 3]);
+        for len in [64, 1500] {
+            let template = template(Kind::Udp, len, 1).routed(router, sink);
+            let mut frame = vec![0; len];
+            template.write(&mut frame, 5);
+            assert!(!template.is(&frame, 5), "as it was sent");
+            frame[..12].copy_from_slice(&[sink, router].concat());
+            frame[TTL] = 63;
+            frame[IPV4_CHECKSUM..IPV4_CHECKSUM + 2].fill(0);
+            let checksum = !ones_sum(&frame[14..34]);
+            frame[IPV4_CHECKSUM..IPV4_CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
+            assert!(template.is(&frame, 5) && !template.is(&frame, 6));
+            frame[len - 1] ^= 1;
+            assert!(!template.is(&frame, 5));
         }
     }
 

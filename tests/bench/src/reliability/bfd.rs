@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -14,7 +13,7 @@ use vhost_backend::worker::monotonic_now;
 
 use super::detection::Series;
 use crate::side::ovs::{run, start_database, start_in};
-use crate::side::{Bench, Process, find};
+use crate::side::{Bench, Namespace, Process, find, ip};
 
 /// The ends of the veth, whose namespaces have the same names.
 const ENDS: [&str; 2] = ["lpbfd0", "lpbfd1"];
@@ -31,8 +30,8 @@ const SPACING: Duration = Duration::from_millis(300);
 /// # Errors
 /// Open vSwitch is not installed or does not start, or interfaces cannot be made.
 pub(super) fn measure(bench: &Bench, interval: u32, repetitions: usize) -> anyhow::Result<Series> {
-    let _veth = Veth::new()?;
-    let [ours, other] = ENDS;
+    let ends = veth()?;
+    let [ours, other] = &ends;
     let ours = Switch::start(bench, ours, interval)?;
     let other = Switch::start(bench, other, interval)?;
     let mut session = Session::of(&ours)?;
@@ -66,35 +65,13 @@ pub(super) fn measure(bench: &Bench, interval: u32, repetitions: usize) -> anyho
     Ok(series)
 }
 
-/// Two interfaces that are one cable between two namespaces: a switch in user space has an interface that there can be but one of.
-struct Veth;
-
-impl Veth {
-    fn new() -> anyhow::Result<Veth> {
-        let [ours, other] = ENDS;
-        // From here on, what was made is taken away again.
-        let veth = Veth;
-        ENDS.iter().try_for_each(|end| ip(&["netns", "add", end]))?;
-        ip(&["link", "add", ours, "netns", ours, "type", "veth", "peer", "name", other, "netns", other])?;
-        ENDS.iter().try_for_each(|end| ip(&["-n", end, "link", "set", end, "up"]))?;
-        Ok(veth)
-    }
-}
-
-impl Drop for Veth {
-    fn drop(&mut self) {
-        for end in ENDS {
-            let _ = ip(&["netns", "del", end]);
-        }
-    }
-}
-
-fn ip(arguments: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new("ip").args(arguments).output().context("iproute2 is not installed")?;
-    if !output.status.success() {
-        bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
+/// Two namespaces with an interface each that are one cable: a switch in user space has an interface that there can be but one of.
+fn veth() -> anyhow::Result<[Namespace; 2]> {
+    let [ours, other] = ENDS;
+    let ends = [Namespace::new(ours)?, Namespace::new(other)?];
+    ip(&["link", "add", ours, "netns", ours, "type", "veth", "peer", "name", other, "netns", other])?;
+    ends.iter().try_for_each(|end| end.ip(&format!("link set {} up", end.name())))?;
+    Ok(ends)
 }
 
 /// A switch with a database of its own.
@@ -106,13 +83,14 @@ struct Switch {
 }
 
 impl Switch {
-    fn start(bench: &Bench, end: &'static str, interval: u32) -> anyhow::Result<Switch> {
+    fn start(bench: &Bench, namespace: &Namespace, interval: u32) -> anyhow::Result<Switch> {
+        let end = namespace.name();
         let folder = tempfile::tempdir()?;
         let database = start_database(bench, folder.path())?;
         run(folder.path(), "ovs-vsctl", &["--no-wait", "init"])?;
         let program = find("ovs-vswitchd").context("openvswitch-switch is not installed")?;
-        let mut switch = Command::new("ip");
-        switch.args(["netns", "exec", end]).arg(program).args(["unix:db.sock", "--pidfile"]);
+        let mut switch = namespace.command(program);
+        switch.args(["unix:db.sock", "--pidfile"]);
         let process = start_in(bench, "ovs-vswitchd", switch, folder.path())?;
         process.prefer();
         let vsctl =

@@ -11,6 +11,7 @@ mod ring;
 mod round_trip;
 mod scale;
 mod swap;
+mod tap;
 mod workers;
 
 use std::time::Duration;
@@ -171,6 +172,8 @@ const SCALE: &str = "chain with 16 000 paths, 10 000 policies, 2^20 flows, again
 const WORKERS: &str = "two disjoint chains on two workers, against one worker";
 const OFFLOAD: &str = "64 KiB TSO frames through a chain of three, against 1500 B frames";
 const MERGED: &str = "64 KiB TSO frames through a chain of three, into buffers of 4 KiB that are merged";
+const TAP: &str =
+    "from tenant to tenant by way of the host's IP stack, through a tap: io_uring against read and write";
 const LATENCY: &str = "one-way latency through plain forward at 100 kpps";
 const SWAP: &str = "tables of 16 000 paths and their reverses, 10 000 policies, replaced while frames go by them: 256 ports, 2^20 flows";
 const WAKE: &str = "one-way latency through plain forward at 200 pps: the worker sleeps and is woken";
@@ -201,6 +204,8 @@ pub const ROWS: &[Row] = &[
     row("workers-64", WORKERS, Target::Reported, Table::Itself, workers::measure, None),
     row("offload", OFFLOAD, Target::AtLeast(5.0), Table::Itself, offload::measure, Some(offload::ours)).explained(offload::ACCOUNT),
     row("offload-merged", MERGED, Target::Reported, Table::Itself, offload::measure_merged, Some(offload::ours_merged)),
+    row("tap-64", TAP, Target::AtMost(1.0), Table::Itself, tap::measure, Some(tap::ours)).explained(tap::ACCOUNT),
+    row("tap-1500", TAP, Target::AtMost(1.0), Table::Itself, tap::measure, Some(tap::ours)).explained(tap::ACCOUNT),
     row("latency-64", LATENCY, Target::AtMost(1.0), Table::Latency, latency::measure, None).explained(latency::ACCOUNT),
     row("wake-64", WAKE, Target::Reported, Table::Latency, latency::asleep, None),
     row("swap-64", SWAP, Target::ValueAtMost(5.0), Table::Swap, swap::measure, None).explained(swap::ACCOUNT),

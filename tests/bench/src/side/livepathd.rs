@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use super::{Bench, Process, Side};
+use super::{Bench, Namespace, Process, Side};
 use crate::line::{Line, Sockets, Traffic};
 
 /// How it is called in figures.
@@ -55,7 +55,12 @@ pub struct Plan {
     pub offload: bool,
     /// Where it serves metrics.
     pub metrics: Option<SocketAddr>,
+    /// There is a tap port besides, with [`INTERFACE`].
+    pub tap: bool,
 }
+
+/// The interface of [`Plan::TAP`].
+pub const INTERFACE: &str = "lp0";
 
 impl Plan {
     /// Two tenants and nothing between them.
@@ -67,7 +72,11 @@ impl Plan {
         flows: None,
         offload: false,
         metrics: None,
+        tap: false,
     };
+
+    /// Two tenants and the host's stack.
+    pub const TAP: Plan = Plan { tap: true, ..Plan::PLAIN };
 
     /// A chain of that many service VMs.
     pub const fn chain(services: usize) -> Plan {
@@ -107,6 +116,13 @@ impl Plan {
             if self.offload {
                 writeln!(text, "offload = \"metadata\"")?;
             }
+        }
+        if self.tap {
+            let mac = colons(Line::router_mac(0));
+            writeln!(
+                text,
+                "[[port]]\nname = \"world\"\nrole = \"tap\"\ninterface = \"{INTERFACE}\"\nmac = \"{mac}\""
+            )?;
         }
         if self.services > 0 { self.write_chain(text) } else { Ok(()) }
     }
@@ -175,8 +191,26 @@ pub fn colons(mac: [u8; 6]) -> String {
 /// # Errors
 /// It refuses the file or does not start.
 pub fn start(bench: &Bench, plan: &Plan, traffic: &Traffic) -> anyhow::Result<Side> {
+    start_by(bench, plan, traffic, Command::new(&bench.livepathd))
+}
+
+/// The same in a network namespace.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_in(
+    namespace: &Namespace,
+    bench: &Bench,
+    plan: &Plan,
+    traffic: &Traffic,
+) -> anyhow::Result<Side> {
+    start_by(bench, plan, traffic, namespace.command(&bench.livepathd))
+}
+
+fn start_by(bench: &Bench, plan: &Plan, traffic: &Traffic, daemon: Command) -> anyhow::Result<Side> {
     let folder = tempfile::tempdir()?;
-    let process = start_daemon(bench, &[bench.core], &plan.file(folder.path(), bench.core), folder.path())?;
+    let text = plan.file(folder.path(), bench.core);
+    let process = start_daemon_by(daemon, bench, &[bench.core], &text, folder.path())?;
     let line = Line::attach(&plan.sockets(folder.path()), traffic).with_context(|| process.last_words())?;
     Ok(Side::new(NAME, line, vec![process], folder))
 }
@@ -186,6 +220,16 @@ pub fn start(bench: &Bench, plan: &Plan, traffic: &Traffic) -> anyhow::Result<Si
 /// # Errors
 /// As [`start`].
 pub fn start_daemon(bench: &Bench, cores: &[usize], text: &str, folder: &Path) -> anyhow::Result<Process> {
+    start_daemon_by(Command::new(&bench.livepathd), bench, cores, text, folder)
+}
+
+fn start_daemon_by(
+    mut daemon: Command,
+    bench: &Bench,
+    cores: &[usize],
+    text: &str,
+    folder: &Path,
+) -> anyhow::Result<Process> {
     let file = folder.join("livepathd.toml");
     std::fs::write(&file, text)?;
     let check = Command::new(&bench.livepathd).arg("--check").arg("--config").arg(&file).output();
@@ -193,9 +237,8 @@ pub fn start_daemon(bench: &Bench, cores: &[usize], text: &str, folder: &Path) -
     if !check.status.success() {
         bail!("livepathd refuses the file: {}", String::from_utf8_lossy(&check.stderr).trim());
     }
-    let mut command = Command::new(&bench.livepathd);
-    command.arg("--config").arg(&file);
-    let mut process = Process::start("livepathd", &command, cores, folder)?;
+    daemon.arg("--config").arg(&file);
+    let mut process = Process::start("livepathd", &daemon, cores, folder)?;
     let admin = folder.join("admin");
     process.until("listening", || admin.exists())?;
     Ok(process)

@@ -1,10 +1,12 @@
 //! What is measured: a forwarder of ours or of somebody else on one core, and the line attached to it.
 
 pub mod livepathd;
+mod namespace;
 pub mod ovs;
 mod process;
 pub mod testpmd;
 
+pub use namespace::{Namespace, ip};
 pub use process::{Process, find, prefer};
 
 use tempfile::TempDir;

@@ -4,7 +4,7 @@
 
 mod namespace;
 mod site;
-#[expect(unsafe_code, reason = "an ioctl")]
+#[expect(unsafe_code, reason = "an ioctl, and a seccomp filter")]
 mod sys;
 mod vendor;
 
@@ -15,15 +15,17 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use integration::{PATIENCE, endpoint};
 use test_vm::guest::{Endpoint, Traffic};
 use vhost_backend::host::HostError;
 use vhost_backend::port::ServiceOffload;
-use vhost_backend::telemetry::events;
+use vhost_backend::ring::Uring;
+use vhost_backend::telemetry::{Direction, events};
 
-use namespace::{Elsewhere, alone, ip, run};
-use site::{Plan, SVM1, Site, VM5, WORLD, WORLD_IP, WORLD_MAC, make_world, start, tap, vnic};
+use namespace::{Elsewhere, alone, alone_and_without_uring, ip, run};
+use site::{Plan, SVM1, Site, VM5, WORLD, WORLD_IP, WORLD_MAC, has_uring, make_world, start, tap, vnic};
 
 const ONE: Plan = Plan { workers: 1, queues: 1, away: false, offload: ServiceOffload::Software };
 const PORT: u16 = 7000;
@@ -82,7 +84,7 @@ impl Listener {
 
 #[test]
 fn a_tenant_and_the_hosts_stack_talk_through_a_chain() {
-    alone("a_tenant_and_the_hosts_stack_talk_through_a_chain", || {
+    alone_and_without_uring("a_tenant_and_the_hosts_stack_talk_through_a_chain", || {
         make_world();
         let mut site = Site::new(ONE);
         // The test VM answers no ARP.
@@ -93,6 +95,19 @@ fn a_tenant_and_the_hosts_stack_talk_through_a_chain() {
             listener.take();
             listener.received > 3000 && site.port(VM5).counters.rx_packets > 3000
         });
+        let capture = site.host.capture(WORLD).expect("a port");
+        let (mut received, mut sent) = (0, 0);
+        site.until("frames are captured both ways", |_| {
+            listener.take();
+            while let Ok(Some(frame)) = capture.next(Duration::ZERO) {
+                match frame.direction {
+                    Direction::Rx => received += 1,
+                    Direction::Tx => sent += 1,
+                }
+            }
+            received > 100 && sent > 100
+        });
+        drop(capture);
         site.vm5.stop();
         let sent = site.vm5.counters().sent;
         // A socket that is not read for long loses some, so what the stack was handed counts.
@@ -103,6 +118,7 @@ fn a_tenant_and_the_hosts_stack_talk_through_a_chain() {
         assert_eq!(listener.next.len(), 4, "every flow");
         let through = site.port(SVM1).counters.tx_packets;
         assert!(through >= sent + 3000, "{through} through the service, of {sent} and 3000 answers");
+        assert_eq!(has_uring(), Uring::new().is_ok(), "it does not wait for a tap, so it is still there");
     });
 }
 
@@ -185,12 +201,12 @@ fn two_stacks(plan: Plan) {
 
 #[test]
 fn two_stacks_ping_and_talk_tcp_through_a_chain() {
-    alone("two_stacks_ping_and_talk_tcp_through_a_chain", || two_stacks(ONE));
+    alone_and_without_uring("two_stacks_ping_and_talk_tcp_through_a_chain", || two_stacks(ONE));
 }
 
 #[test]
 fn taps_of_two_queues_are_served_by_two_workers() {
-    alone("taps_of_two_queues_are_served_by_two_workers", || {
+    alone_and_without_uring("taps_of_two_queues_are_served_by_two_workers", || {
         two_stacks(Plan { workers: 2, queues: 2, ..ONE });
     });
 }
@@ -204,30 +220,33 @@ fn super_frames_cross_a_service_that_takes_them() {
 
 #[test]
 fn frames_to_an_interface_that_is_down_are_counted_and_pass_again_when_it_is_up() {
-    alone("frames_to_an_interface_that_is_down_are_counted_and_pass_again_when_it_is_up", || {
-        make_world();
-        let mut site = Site::new(ONE);
-        let mut listener = Listener::new(false);
-        start_traffic(&mut site, 3000);
-        let flows = |site: &mut Site, listener: &mut Listener| {
-            let goal = listener.received + 500;
-            site.until("frames arrive", |_| {
-                listener.take();
-                listener.received > goal
-            });
-        };
-        flows(&mut site, &mut listener);
-        ip("link set lp0 down");
-        site.until("frames are dropped", |site| site.drops(WORLD, "interface_down") > 500);
-        ip("link set lp0 up");
-        flows(&mut site, &mut listener);
-        assert_eq!(site.ups_and_downs(WORLD), (1, 0), "it was attached all the time");
-    });
+    alone_and_without_uring(
+        "frames_to_an_interface_that_is_down_are_counted_and_pass_again_when_it_is_up",
+        || {
+            make_world();
+            let mut site = Site::new(ONE);
+            let mut listener = Listener::new(false);
+            start_traffic(&mut site, 3000);
+            let flows = |site: &mut Site, listener: &mut Listener| {
+                let goal = listener.received + 500;
+                site.until("frames arrive", |_| {
+                    listener.take();
+                    listener.received > goal
+                });
+            };
+            flows(&mut site, &mut listener);
+            ip("link set lp0 down");
+            site.until("frames are dropped", |site| site.drops(WORLD, "interface_down") > 500);
+            ip("link set lp0 up");
+            flows(&mut site, &mut listener);
+            assert_eq!(site.ups_and_downs(WORLD), (1, 0), "it was attached all the time");
+        },
+    );
 }
 
 #[test]
 fn an_interface_that_is_deleted_is_taken_up_again_when_it_is_made_anew() {
-    alone("an_interface_that_is_deleted_is_taken_up_again_when_it_is_made_anew", || {
+    alone_and_without_uring("an_interface_that_is_deleted_is_taken_up_again_when_it_is_made_anew", || {
         // Not there yet when the backend starts.
         let mut site = Site::new(ONE);
         assert!(!site.port(WORLD).attached);

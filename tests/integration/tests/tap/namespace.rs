@@ -8,22 +8,47 @@ use std::time::{Duration, Instant};
 
 use integration::PATIENCE;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use vhost_backend::ring::Uring;
+
+use super::sys::refuse_uring;
 
 const INSIDE: &str = "LIVEPATH_TEST_NAMESPACE";
+/// Whether the kernel refuses io_uring there.
+const REFUSED: &str = "LIVEPATH_TEST_REFUSED";
 const TUN: &str = "/dev/net/tun";
 
 /// Runs `body`, the test of that name, in a process and a network namespace of its own.
 pub(crate) fn alone(test: &str, body: impl FnOnce()) {
+    run_alone(test, body, &[false]);
+}
+
+/// The same, and then once more where the kernel refuses io_uring.
+pub(crate) fn alone_and_without_uring(test: &str, body: impl FnOnce()) {
+    run_alone(test, body, &[false, true]);
+}
+
+fn run_alone(test: &str, body: impl FnOnce(), refusals: &[bool]) {
     if std::env::var_os(INSIDE).is_some() {
         ip("link set lo up");
+        if std::env::var_os(REFUSED).is_some() {
+            refuse_uring().expect("a filter is set");
+            assert!(Uring::new().is_err(), "io_uring is refused");
+        }
         return body();
     }
     if let Err(error) = File::options().read(true).write(true).open(TUN) {
         return skip::skip(test, &format!("{TUN}: {error}"));
     }
     let exe = std::env::current_exe().expect("this program");
-    let status = unshare().arg(exe).args(["--exact", test, "--nocapture"]).env(INSIDE, "1").status();
-    assert!(status.expect("unshare starts").success(), "the test failed in its namespace");
+    for refused in refusals {
+        let mut inside = unshare();
+        inside.arg(&exe).args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
+        if *refused {
+            inside.env(REFUSED, "1");
+        }
+        let status = inside.status().expect("unshare starts");
+        assert!(status.success(), "the test failed in its namespace, io_uring refused: {refused}");
+    }
 }
 
 /// Root needs no user namespace, which some systems forbid; others get one in which they are root.

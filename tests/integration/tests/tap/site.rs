@@ -14,6 +14,7 @@ use vhost_backend::device::Mode;
 use vhost_backend::host::{Host, HostError, HostSpec, Intent, PortStatus};
 use vhost_backend::liveness::State;
 use vhost_backend::port::{Carrier, Keeps, PortSpec, Role, ServiceOffload, ServiceSpec};
+use vhost_backend::ring::Uring;
 use vhost_backend::telemetry::{Event, EventKind, EventReceiver, EventSender, events};
 
 use crate::namespace::ip;
@@ -115,6 +116,13 @@ pub(crate) fn tap(name: &str, interface: &str, queues: u16) -> PortSpec {
     PortSpec { queue_pairs: queues, ..PortSpec::tap(name.into(), interface) }
 }
 
+/// Whether this process has an io_uring.
+pub(crate) fn has_uring() -> bool {
+    let files = std::fs::read_dir("/proc/self/fd").expect("proc is mounted");
+    let mut links = files.flatten().filter_map(|file| std::fs::read_link(file.path()).ok());
+    links.any(|link| link.to_string_lossy().contains("[io_uring]"))
+}
+
 impl Site {
     /// Starts it all and waits until the service is Up.
     pub(crate) fn new(plan: Plan) -> Site {
@@ -129,6 +137,7 @@ impl Site {
         }
         let (sender, events) = events().expect("an event channel");
         let host = start(plan.workers, ports, sender).expect("the backend starts");
+        assert_eq!(has_uring(), Uring::new().is_ok(), "io_uring is taken where it may be had");
         // More buffers than what comes while a busy machine lets the guests wait.
         let options = |name: &str| Options {
             mac: mac(name),
