@@ -171,9 +171,11 @@ impl Ledger {
         self.fates[packet].inside = true;
     }
 
-    /// A copy of it is steered again.
+    /// A copy of it is steered again. If its service had let it go no further without a word, that may be long ago.
     pub(crate) fn replayed(&mut self, packet: PacketId) {
-        self.fates[packet].replayed = true;
+        let fate = &mut self.fates[packet];
+        fate.replayed = true;
+        fate.may_be_passed |= fate.dropped.is_some();
     }
 
     // ---- what it is not held to

@@ -32,7 +32,7 @@
 //! - every packet is delivered, dropped by a named policy, or lost inside a service VM;
 //! - of packets that service VMs are handed none is lost inside one while copies of all are retained, unless nobody could
 //!   notice: its socket had no room and its service went on, or the host's daemon died with the copies. A packet that its
-//!   service let go no further without a word may then be steered again, which is counted;
+//!   service let go no further without a word may then be steered again, late as it is, which is counted;
 //! - no packet is dropped for want of room in a ring while its hold has room;
 //! - no packet arrives after a later one of its flow, unless
 //!   - the later one was let through without its chain (`allow`, or `bypass` with nothing left to pass),

@@ -82,6 +82,11 @@ impl Service {
         scene.dropped(packet, full)
     }
 
+    /// It is the end, and the service VM has not been found dead since its socket lost them.
+    pub(crate) fn end(&mut self, scene: &mut Scene) {
+        self.swallowed.drain(..).for_each(|(packet, ..)| scene.ledger.went_unnoticed(packet));
+    }
+
     /// The service VM answered for the frame that came by this pair under this number, and so for all before it.
     fn answered_for(&mut self, scene: &mut Scene, pair: usize, serial: u16) {
         self.swallowed.retain(|(packet, by, lost)| {

@@ -435,6 +435,7 @@ impl World {
         if hosts.iter().flat_map(|host| &host.services).any(|service| service.proxy.is_holding()) {
             return Err("frames still wait for room in the end".to_owned());
         }
+        hosts.iter_mut().flat_map(|host| &mut host.services).for_each(|service| service.end(scene));
         scene.ledger.close(scenario.keeps.retain >= ALL, &mut scene.tally)?;
         let table = control.controller.table();
         for host in hosts.iter() {
