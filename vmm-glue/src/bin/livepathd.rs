@@ -44,7 +44,9 @@ fn run(arguments: &DaemonArguments) -> anyhow::Result<()> {
         return Ok(());
     }
     take_all_descriptors();
+    let daemon = Daemon::start_with_signals(config, signals, arguments.config.clone())?;
+    // Not before: what is set aside for ports takes no memory until it is used, if it comes from the system.
     keep_freed_memory();
-    Daemon::start_with_signals(config, signals, arguments.config.clone())?.wait();
+    daemon.wait();
     Ok(())
 }

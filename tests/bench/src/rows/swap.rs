@@ -120,9 +120,7 @@ struct Bed {
 
 impl Bed {
     fn new(folder: &Path, core: usize, traffic: &Traffic) -> anyhow::Result<Bed> {
-        // As `livepathd` does.
         take_all_descriptors();
-        keep_freed_memory();
         let service = Role::Service(ServiceSpec {
             profile: Profile::RELAXED,
             si_decrement: SiDecrement::Proxy,
@@ -159,6 +157,8 @@ impl Bed {
             ..HostSpec::new(1)
         };
         let host = Host::start(&spec, ports, &intent(0, CHAINS, 1), sender)?;
+        // As `livepathd` does.
+        keep_freed_memory();
         let line = Line::attach(&sockets, traffic).context("the host does not take its line")?;
         let attach = |(socket, mac): &(PathBuf, [u8; 6])| {
             TestVm::attach(socket, Options { mac: *mac, ..Options::default() })
