@@ -23,8 +23,8 @@ use crate::tables::Directory;
 /// Reports that may wait while the controller is away.
 const WAITING: usize = 1024;
 /// What moves no traffic, a suspicion and its end, is told this much later, together with what comes meanwhile: the
-/// controller's disk should not be busy with it when a verdict comes.
-const ASIDE: Duration = Duration::from_millis(20);
+/// controller's disk should not be busy with it when a verdict comes. With the default profile that is 20 ms after a suspicion.
+const ASIDE: Duration = Duration::from_millis(50);
 
 /// The agent's mailbox and its state.
 #[derive(Debug)]
