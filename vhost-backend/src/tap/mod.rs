@@ -14,8 +14,9 @@
 //! # Many frames in one system call
 //!
 //! Frames go through io_uring, a batch in a system call, where the kernel lets this process have one; else each by a `read`
-//! or `write` of its own. Nothing is under way between two calls either way. `tests/bench/run --only tap-64 tap-1500` measures one against the other: from tenant to tenant
-//! by way of the host's stack a frame takes an eighth to a sixth less time with io_uring.
+//! or `write` of its own. Nothing is under way between two calls either way. `tests/bench/run --only tap-64 tap-1500`
+//! measures one against the other: from tenant to tenant by way of the host's stack a frame takes an eighth to a sixth less
+//! time with io_uring.
 //!
 //! The first read is always a plain one, so that a look at a queue without frames, of which there are many, costs no more than
 //! that; what came last tells how many more to ask for. Vectors, from the pieces of a frame, cost more than the copy that they

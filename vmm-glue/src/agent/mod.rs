@@ -7,8 +7,9 @@
 //! Host ──► sampling ─────────────────► session: once a second what was measured ───────► controller
 //! ```
 //!
-//! A thread of its own with a runtime of one thread, which takes short turns: its word is not to wait for a worker that polls. When the controller is not there, reports wait, of each service at
-//! least the newest, and the datapath goes on with the tables it has.
+//! A thread of its own with a runtime of one thread, which takes short turns: its word is not to wait for a worker that
+//! polls. When the controller is not there, reports wait, of each service at least the newest, and the datapath goes on with
+//! the tables it has.
 
 mod ledger;
 mod link;
