@@ -3,6 +3,7 @@
 //! ```text
 //! round: for every port   read ≤ 32 chains (a tap: frames) -> decide each -> deliver by destination -> complete the batch
 //!        then             driver evidence, timers, probes -> transitions -> swap tables, then announce
+//! offer: four times a millisecond whoever waits for this core has it for a moment
 //! idle:  re-arm every ring, look once more, sleep until a kick, a wake or the next liveness deadline
 //! doze:  what ended the sleep was a probe that is due, or an answer to one: see to that alone, sleep on
 //! ```
@@ -19,6 +20,7 @@
 
 mod answers;
 mod clock;
+mod courtesy;
 mod decide;
 mod delivery;
 mod doze;
@@ -53,6 +55,7 @@ pub use tables::Tables;
 pub use wake::{Wake, Wakes};
 
 use self::clock::thread_time;
+use self::courtesy::Courtesy;
 use self::decide::Batch;
 use self::patience::Patience;
 use self::presence::Presence;
@@ -142,6 +145,7 @@ pub(crate) struct Worker {
     sleeper: Sleeper,
     patience: Patience,
     presence: Presence,
+    courtesy: Courtesy,
     batch: Box<Batch>,
     /// The batch last read from a tap.
     frames: Frames,
@@ -203,6 +207,7 @@ impl Worker {
             sleeper,
             patience: Patience::new(now),
             presence: Presence::default(),
+            courtesy: Courtesy::new(now),
             batch: Batch::new(),
             frames: warm(Frames::new()),
             rounds: 0,
@@ -219,6 +224,7 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let mut now = monotonic_now();
         loop {
+            now = self.offer_core(now);
             self.excuse_pause(now);
             if self.obey(now) == Flow::Stop {
                 self.common.events.wake();
@@ -325,6 +331,19 @@ impl Worker {
         served
     }
 
+    /// Lets who waits for this core have it for a moment, if it is time for that; gives the time then. While first frames are awaited
+    /// they go before everybody.
+    fn offer_core(&mut self, now: Timestamp) -> Timestamp {
+        if self.news_at != Timestamp::NEVER || !self.courtesy.is_due(now) {
+            return now;
+        }
+        std::thread::yield_now();
+        let back = monotonic_now();
+        self.courtesy.offered(back);
+        self.courtesy.was_away(back, back.saturating_since(now));
+        back
+    }
+
     /// Whatever kept this thread from its rounds kept it from hearing answers too.
     fn excuse_pause(&mut self, now: Timestamp) {
         let gap = now.saturating_since(self.due);
@@ -333,6 +352,7 @@ impl Worker {
             return self.presence.came();
         }
         let absent = self.presence.absent(now, gap, thread_time());
+        self.courtesy.was_away(now, absent);
         let pause = if gap > PAUSE { gap } else { absent };
         if pause > Duration::ZERO {
             for mut proxy in self.services().filter_map(Port::proxy) {

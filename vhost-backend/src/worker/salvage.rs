@@ -108,15 +108,16 @@ impl Worker {
     /// had their time.
     pub(super) fn tell_due_news(&mut self, common: &Common, now: Timestamp) {
         if now >= self.news_at {
-            self.tell_news(common);
+            self.tell_news(common, now);
         }
     }
 
     /// The same at once, if there is news.
-    pub(super) fn tell_news(&mut self, common: &Common) {
+    pub(super) fn tell_news(&mut self, common: &Common, now: Timestamp) {
         if self.news_at != Timestamp::NEVER {
             self.news_at = Timestamp::NEVER;
             common.events.wake();
+            self.courtesy.told(now);
         }
     }
 
@@ -185,10 +186,13 @@ impl Worker {
             }
             let first_awaited = self.news_at != Timestamp::NEVER;
             if first_awaited || batches.is_multiple_of(SLICE) {
-                if self.hear_beyond(common, &mut beyond, now) {
-                    self.tell_news(common);
+                let there = self.hear_beyond(common, &mut beyond, now);
+                let now = monotonic_now();
+                if there {
+                    self.tell_news(common, now);
                 }
-                self.tell_due_news(common, monotonic_now());
+                self.tell_due_news(common, now);
+                self.offer_core(now);
             }
         }
         port.settle(estate);
