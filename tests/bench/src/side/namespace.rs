@@ -10,11 +10,12 @@ use anyhow::{Context as _, bail};
 pub struct Namespace(&'static str);
 
 impl Namespace {
-    /// Makes it.
+    /// Makes it, in place of what a run that was killed has left.
     ///
     /// # Errors
     /// iproute2 is not installed, or the process may not.
     pub fn new(name: &'static str) -> anyhow::Result<Namespace> {
+        let _ = ip(&["netns", "del", name]);
         ip(&["netns", "add", name])?;
         Ok(Namespace(name))
     }
