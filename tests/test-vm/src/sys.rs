@@ -152,7 +152,7 @@ impl GuestRam {
     }
 
     /// Maps memory in, as a VMM does that sets its guest's aside (QEMU: `prealloc=on`): a guest's driver does not wait for the host
-    /// at each page that it uses for the first time. Before Linux 5.14 it does.
+    /// at each page that it uses for the first time. Linux before 5.14 refuses this, and the driver waits.
     fn map_in(&self, start: usize, len: usize) {
         let ahead = start % self.page;
         // SAFETY: start - ahead is within the mapping too, whose pages are of this size.

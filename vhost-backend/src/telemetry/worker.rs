@@ -49,7 +49,7 @@ impl WorkerCounters {
         self.pass(took);
     }
 
-    /// A look at a few ports, which is no round, took this long; `busy` if it served frames.
+    /// A look at a few ports, or the time for which others had the core, took this long and is no round; `busy` if it served frames.
     #[inline]
     pub fn stirred(&self, took: Duration, busy: bool) {
         let took = nanos(took);

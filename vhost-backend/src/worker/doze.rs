@@ -116,6 +116,7 @@ impl Worker {
         // What woke it may be in any ring.
         self.duties.iter_mut().for_each(|duty| duty.idle = 0);
         self.disarm();
+        self.courtesy.slept(monotonic_now());
     }
 }
 

@@ -224,7 +224,11 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let mut now = monotonic_now();
         loop {
-            now = self.offer_core(now);
+            let back = self.offer_core(now);
+            if back > now {
+                self.counters.stirred(back.saturating_since(now), false);
+                now = back;
+            }
             self.excuse_pause(now);
             if self.obey(now) == Flow::Stop {
                 self.common.events.wake();
@@ -339,9 +343,15 @@ impl Worker {
         }
         std::thread::yield_now();
         let back = monotonic_now();
-        self.courtesy.offered(back);
-        self.courtesy.was_away(back, back.saturating_since(now));
+        self.courtesy.offered(back, back.saturating_since(now));
         back
+    }
+
+    /// The same in the course of a salvage, for which other workers stand still: for those alone who carry its news.
+    fn offer_core_for_news(&mut self, now: Timestamp) {
+        if self.courtesy.has_news(now) {
+            self.offer_core(now);
+        }
     }
 
     /// Whatever kept this thread from its rounds kept it from hearing answers too.
@@ -352,7 +362,6 @@ impl Worker {
             return self.presence.came();
         }
         let absent = self.presence.absent(now, gap, thread_time());
-        self.courtesy.was_away(now, absent);
         let pause = if gap > PAUSE { gap } else { absent };
         if pause > Duration::ZERO {
             for mut proxy in self.services().filter_map(Port::proxy) {

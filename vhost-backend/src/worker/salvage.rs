@@ -117,7 +117,7 @@ impl Worker {
         if self.news_at != Timestamp::NEVER {
             self.news_at = Timestamp::NEVER;
             common.events.wake();
-            self.courtesy.told(now);
+            self.courtesy.news_told(now);
         }
     }
 
@@ -192,7 +192,7 @@ impl Worker {
                     self.tell_news(common, now);
                 }
                 self.tell_due_news(common, now);
-                self.offer_core(now);
+                self.offer_core_for_news(now);
             }
         }
         port.settle(estate);

@@ -15,8 +15,10 @@ impl Namespace {
     /// # Errors
     /// iproute2 is not installed, or the process may not.
     pub fn new(name: &'static str) -> anyhow::Result<Namespace> {
-        let _ = ip(&["netns", "del", name]);
-        ip(&["netns", "add", name])?;
+        if ip(&["netns", "add", name]).is_err() {
+            let _ = ip(&["netns", "del", name]);
+            ip(&["netns", "add", name])?;
+        }
         Ok(Namespace(name))
     }
 
