@@ -78,6 +78,7 @@ fn a_hung_service_is_replaced() {
     let evidence = service(&report, "svm2").evidence;
     assert!(evidence.attached && evidence.driver && !evidence.service);
     assert_eq!(paths(&report), [(1, "down"), (2, "up"), (3, "up")]);
+    assert!(report.packets.lost <= report.guests.swallowed.unwrap(), "lost elsewhere: {report:#?}");
 }
 
 #[test]
@@ -149,6 +150,6 @@ fn the_json_object_has_the_promised_keys() {
     assert_eq!(keys(&report["services"][0]["evidence"]), ["attached", "driver", "forwarding", "service"]);
     assert_eq!(keys(&report["paths"][0]), ["spi", "state"]);
     assert_eq!(keys(&report["liveness"]), ["false_down", "in_band", "probes", "queries", "responses"]);
-    assert_eq!(keys(&report["guests"]), ["stood_still_us"]);
+    assert_eq!(keys(&report["guests"]), ["stood_still_us", "swallowed"]);
     assert_eq!(keys(&report["rate"]), ["after_mpps", "before_mpps"]);
 }

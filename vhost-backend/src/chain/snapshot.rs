@@ -272,6 +272,29 @@ impl Snapshot {
         })
     }
 
+    /// Whether new flows would be given other paths, or any at all, if these services, in the order of their numbers, were usable:
+    /// one is on a path of the best preference, or of a lower one while no better path is up. Of tables without chains that is not
+    /// known, so they wait.
+    pub(crate) fn waits_for(&self, services: &[PortId]) -> bool {
+        let Tables { chains, paths, .. } = &*self.tables;
+        let waits = |path: PathIx| {
+            let hops = paths.get(path).map(|path| paths.hops(path)).unwrap_or_default();
+            hops.iter().any(|hop| services.binary_search(hop).is_ok())
+        };
+        let may_change = |chain: &Chain| {
+            for level in chain.paths.levels() {
+                if level.clone().map(PathIx).any(waits) {
+                    return true;
+                }
+                if level.map(PathIx).any(|path| self.health.is_up(path)) {
+                    break;
+                }
+            }
+            false
+        };
+        !services.is_empty() && (chains.is_empty() || chains.iter().any(may_change))
+    }
+
     /// Whether all services of this path are usable; `None` if there is no such path.
     pub fn path_is_up(&self, spi: Spi) -> Option<bool> {
         let paths = &self.tables.paths;
@@ -431,6 +454,26 @@ mod tests {
         let spec = reference(OnFailure::Block);
         let fresh = Snapshot::default().with_tables(&spec).unwrap();
         assert!(states(&fresh).iter().all(|(_, up)| !up));
+    }
+
+    #[test]
+    fn a_service_is_waited_for_if_flows_would_go_another_way_with_it() {
+        let spec = reference(OnFailure::Block);
+        let out = |snapshot: Snapshot, services: &[PortId]| {
+            services.iter().fold(snapshot, |snapshot, service| snapshot.with_service(*service, false))
+        };
+        let all = snapshot(&spec);
+        assert!(!all.waits_for(&[]));
+        assert!(out(all.clone(), &SERVICES).waits_for(&SERVICES));
+        for service in [SVM1, SVM2, SVM3] {
+            assert!(out(all.clone(), &[service]).waits_for(&[service]), "on SPI 1");
+        }
+        let stand_by = [SVM4, SVM7, SVM8];
+        assert!(!out(all.clone(), &stand_by).waits_for(&stand_by), "SPI 1 is up");
+        let down = out(all.clone(), &[SVM2]);
+        assert!(!out(down.clone(), &[SVM7]).waits_for(&[SVM7]), "SPI 2 is up");
+        assert!(out(down, &[SVM4]).waits_for(&[SVM4]), "SPI 2 would be taken");
+        assert!(Snapshot::default().waits_for(&[SVM2]), "chains may come yet");
     }
 
     #[test]

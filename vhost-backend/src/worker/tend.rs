@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::clock::{monotonic_now, thread_time};
 use super::{Common, GRACE, LONGEST_DOZE, TEND, Worker};
+use crate::chain::PortId;
 use crate::liveness::{DriverSample, Probe, State, Timestamp};
 use crate::port::Port;
 use crate::ring::{Gather, WriteError};
@@ -76,7 +77,8 @@ impl Worker {
         if self.presence.is_unknown() {
             self.presence.look(monotonic_now(), thread_time());
         }
-        if now < self.started + GRACE && !self.common.awaits_services() {
+        let waits = now < self.started + GRACE && self.duties.iter().any(|duty| now < duty.waits);
+        if waits && !self.common.awaits_services() {
             self.duties.iter_mut().for_each(|duty| duty.waits = now);
         }
         let common = Arc::clone(&self.common);
@@ -132,11 +134,16 @@ impl Worker {
 }
 
 impl Common {
-    /// Service VMs have not been heard yet. After a restart of the daemon they answer within milliseconds; what a tenant
-    /// has in its ring waits for that, as all of it would be blocked for want of a path.
+    /// Service VMs have not been heard yet by which flows would go. After a restart of the daemon they answer within milliseconds;
+    /// what a tenant has in its ring waits for that, as all of it would be blocked for want of a path. A stand-by whose VMM
+    /// comes back later is not waited for.
     fn awaits_services(&self) -> bool {
-        let mut proxies = self.ports.iter().filter_map(Port::proxy);
-        proxies.any(|proxy| proxy.session.state() == State::Init || proxy.session.has_transition())
+        let silent = |port: &&Port| {
+            port.proxy()
+                .is_some_and(|proxy| proxy.session.state() == State::Init || proxy.session.has_transition())
+        };
+        let silent: Vec<PortId> = self.ports.iter().filter(silent).map(|port| port.id).collect();
+        self.tables.load().waits_for(&silent)
     }
 
     fn tend_session(&self, port: &Port, now: Timestamp) {

@@ -301,6 +301,24 @@ mod tests {
     }
 
     #[test]
+    fn each_mechanism_has_its_state_its_cause_and_for_how_long() {
+        let table = mechanisms(&sample::status(), false);
+        let cells = |name: &str| -> Vec<String> {
+            let row = table.lines().find(|line| line.starts_with(name)).unwrap();
+            row.split("  ").map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect()
+        };
+        assert_eq!(cells("SERVICE"), ["SERVICE", "DATA PLANE", "CONTROL PLANE", "MANAGEMENT"]);
+        for (name, data_plane) in [("svm1", "up "), ("svm2", "down driver-stalled ")] {
+            let cells = cells(name);
+            for (cell, said) in cells[1..].iter().zip([data_plane, "up ", "up "]) {
+                let age = cell.strip_prefix(said).unwrap_or_else(|| panic!("{cell:?} is not {said:?}"));
+                assert!(age.starts_with(|c: char| c.is_ascii_digit()), "{cell:?}");
+            }
+            assert_eq!(cells.len(), 4);
+        }
+    }
+
+    #[test]
     fn a_watch_keeps_to_the_screen() {
         let text = text(&sample::status(), true);
         let lines = text.lines().count();

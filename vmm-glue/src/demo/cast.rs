@@ -56,6 +56,9 @@ pub(super) trait Cast {
 
     /// How much of the time between `from` and `to` that was.
     fn stood_still_between(&self, from: Timestamp, to: Timestamp) -> Option<Duration>;
+
+    /// Frames that svm2's service took and kept while it hung, if that is known.
+    fn swallowed(&self) -> Option<u64>;
 }
 
 /// How long things take.

@@ -358,7 +358,8 @@ impl Play<'_> {
     }
 
     fn guests(&self) -> Guests {
-        Guests { stood_still_us: self.stage.cast.stood_still().map(whole_micros) }
+        let cast = &self.stage.cast;
+        Guests { stood_still_us: cast.stood_still().map(whole_micros), swallowed: cast.swallowed() }
     }
 
     fn packets(&mut self) -> Result<Packets> {

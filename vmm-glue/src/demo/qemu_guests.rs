@@ -162,6 +162,10 @@ impl Cast for QemuGuests {
     fn stood_still_between(&self, _: Timestamp, _: Timestamp) -> Option<Duration> {
         None
     }
+
+    fn swallowed(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A port's counters; none for a port that there is not.

@@ -142,11 +142,14 @@ pub struct Rate {
     pub after_mpps: f64,
 }
 
-/// The VMs that did not fail.
+/// What is known of the VMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Guests {
     /// The longest time, in microseconds, that the machine did not run them while traffic flowed, pauses with less work between
-    /// them than they took together; one thread plays all test VMs. Beyond what the liveness profile forgives they are down, and rightly so. Null for guests in QEMU, of which this is
-    /// not known.
+    /// them than they took together; one thread plays all test VMs. Beyond what the liveness profile forgives they are down, and
+    /// rightly so. Null for guests in QEMU, of which this is not known.
     pub stood_still_us: Option<u64>,
+    /// Frames that svm2's service took and kept while it hung, queries that travelled alone among them: what is lost with it. Null
+    /// for guests in QEMU.
+    pub swallowed: Option<u64>,
 }

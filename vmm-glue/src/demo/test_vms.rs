@@ -5,6 +5,8 @@
 //! ```
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
@@ -33,6 +35,8 @@ pub(super) struct TestVms {
     vm6: TenantGuest,
     services: Vec<(&'static str, ServiceGuest)>,
     victim: Victim,
+    /// What svm2's service took and kept.
+    swallowed: Arc<AtomicU64>,
     /// What svm4 had forwarded when svm2 failed: on a busy machine it may have been needed before.
     forwarded: u64,
     /// For how long the VMs of this thread stood still since traffic began.
@@ -61,9 +65,12 @@ impl TestVms {
         let others = SERVICES.into_iter().filter(|name| *name != VICTIM);
         let services = others.map(service).collect::<Result<_>>()?;
         core.enter();
-        let victim = Victim::new(move |orders| live(victim, core, orders)).context("svm2 gets no thread")?;
+        let swallowed = Arc::new(AtomicU64::new(0));
+        let told = Arc::clone(&swallowed);
+        let victim =
+            Victim::new(move |orders| live(victim, core, orders, &told)).context("svm2 gets no thread")?;
         let standing = Standing::since(guest_clock());
-        Ok(Self { vm5, vm6, services, victim, forwarded: 0, standing, rest: Rest::new() })
+        Ok(Self { vm5, vm6, services, victim, swallowed, forwarded: 0, standing, rest: Rest::new() })
     }
 
     /// Frames that svm4 has forwarded.
@@ -153,6 +160,10 @@ impl Cast for TestVms {
         let [from, to] = [from, to].map(|at| Duration::from_nanos(at.as_nanos()));
         Some(self.standing.between(from, to))
     }
+
+    fn swallowed(&self) -> Option<u64> {
+        Some(self.swallowed.load(Ordering::Relaxed))
+    }
 }
 
 fn mac(kind: u8, last: u8) -> [u8; 6] {
@@ -164,7 +175,7 @@ fn options(kind: u8, last: u8) -> Options {
 }
 
 /// What svm2's thread does.
-fn live(mut guest: ServiceGuest, core: VmCore, orders: &Receiver<Order>) {
+fn live(mut guest: ServiceGuest, core: VmCore, orders: &Receiver<Order>, swallowed: &AtomicU64) {
     core.enter();
     let mut rest = Rest::new();
     loop {
@@ -178,6 +189,8 @@ fn live(mut guest: ServiceGuest, core: VmCore, orders: &Receiver<Order>) {
             Err(TryRecvError::Disconnected) => return,
         }
         let now = guest_clock();
-        rest.after(guest.step(now), now);
+        let frames = guest.step(now);
+        swallowed.store(guest.swallowed(), Ordering::Relaxed);
+        rest.after(frames, now);
     }
 }

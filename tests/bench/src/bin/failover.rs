@@ -73,6 +73,7 @@ struct Liveness {
 #[derive(Debug, Clone, Copy, Deserialize)]
 struct Guests {
     stood_still_us: u64,
+    swallowed: u64,
 }
 
 /// The runs of a row, those that count and those that are void.
@@ -122,7 +123,7 @@ struct Rate {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let mut table = String::from(
-        "| fault | profile | runs | void (lost in them) | packets/s | sent | **lost** | duplicated | reordered | salvaged | cause | noticed after | \
+        "| fault | profile | runs | void (lost in them) | packets/s | sent | **lost** (swallowed) | duplicated | reordered | salvaged | cause | noticed after | \
          first packet on the new path, after that | later than 1 ms (VMs stood still) | report stored, after noticed | table on all hosts, after \
          noticed |\n\
          |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
@@ -219,6 +220,7 @@ fn line(fault: &str, profile: &str, Runs { runs, void }: &Runs) -> String {
     let causes: std::collections::BTreeSet<&str> =
         detections.iter().map(|detection| detection.cause.as_str()).collect();
     let rate = runs.iter().map(|run| run.rate.before_mpps).sum::<f64>() / runs.len().max(1) as f64;
+    let swallowed = runs.iter().map(|run| run.guests.swallowed).sum::<u64>();
     let lost_in_void = void.iter().map(|run| run.packets.lost).sum::<u64>();
     let times = |of: fn(&Detection) -> u64| {
         let mut times: Vec<u64> = detections.iter().map(|detection| of(detection)).collect();
@@ -229,7 +231,7 @@ fn line(fault: &str, profile: &str, Runs { runs, void }: &Runs) -> String {
         format!("{} ({} … {}) ms", shown(median), shown(least), shown(most))
     };
     format!(
-        "| {fault} | {profile} | {} | {} ({lost_in_void}) | {:.0} | {} | **{}** | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+        "| {fault} | {profile} | {} | {} ({lost_in_void}) | {:.0} | {} | **{}** ({swallowed}) | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
         runs.len(),
         void.len(),
         rate * 1e6,
