@@ -57,6 +57,19 @@ pub struct Series {
     pub(super) early: usize,
 }
 
+/// What a service VM gets to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    /// Frames, which queries ride on.
+    Frames,
+    /// Nothing but probes.
+    Idle,
+}
+
+impl Load {
+    const ALL: [Load; 2] = [Load::Frames, Load::Idle];
+}
+
 impl Fault {
     const ALL: [Fault; 4] = [Fault::Freeze, Fault::Kill, Fault::Hang, Fault::Reset];
 
@@ -69,10 +82,11 @@ impl Fault {
         }
     }
 
-    fn bound(self, profile: Profile) -> Duration {
-        match self {
-            Fault::Freeze | Fault::Hang => profile.bound(),
-            Fault::Kill | Fault::Reset => AT_ONCE,
+    fn bound(self, profile: Profile, load: Load) -> Duration {
+        match (self, load) {
+            (Fault::Freeze | Fault::Hang, Load::Frames) => profile.bound(),
+            (Fault::Freeze | Fault::Hang, Load::Idle) => profile.idle_bound(),
+            (Fault::Kill | Fault::Reset, _) => AT_ONCE,
         }
     }
 }
@@ -84,11 +98,13 @@ impl Detection {
     /// Something cannot be started, or the daemon ends.
     pub fn run(&self, bench: &Bench, out: &mut dyn Write) -> anyhow::Result<Vec<Series>> {
         let mut all = Vec::new();
-        for profile in [Profile::Default, Profile::Fast] {
-            for fault in Fault::ALL {
-                let series = self.measure(bench, profile, fault)?;
-                writeln!(out, "{}", serde_json::json!({ "bench": "detection", "series": series }))?;
-                all.push(series);
+        for load in Load::ALL {
+            for profile in [Profile::Default, Profile::Fast] {
+                for fault in Fault::ALL {
+                    let series = self.measure(bench, profile, fault, load)?;
+                    writeln!(out, "{}", serde_json::json!({ "bench": "detection", "series": series }))?;
+                    all.push(series);
+                }
             }
         }
         for interval in BFD_INTERVALS {
@@ -104,12 +120,13 @@ impl Detection {
         Ok(all)
     }
 
-    fn measure(&self, bench: &Bench, profile: Profile, fault: Fault) -> anyhow::Result<Series> {
-        let (fleet, guests) = Fleet::start(bench, profile, self.repetitions, RATE)?;
+    fn measure(&self, bench: &Bench, profile: Profile, fault: Fault, load: Load) -> anyhow::Result<Series> {
+        let rate = if load == Load::Idle { 0 } else { RATE };
+        let (fleet, guests) = Fleet::start(bench, profile, self.repetitions, rate)?;
         fleet.prefer();
         let (begin, stop) = (AtomicBool::new(false), AtomicBool::new(false));
         let (changes, faults) = std::thread::scope(|scope| {
-            let driver = scope.spawn(|| drive(guests, fault, &begin, &stop));
+            let driver = scope.spawn(|| drive(guests, fault, load, &begin, &stop));
             let changes = fleet.settle().and_then(|()| fleet.changes());
             begin.store(true, Ordering::Relaxed);
             if changes.is_err() {
@@ -119,8 +136,9 @@ impl Detection {
         });
         let (changes, faults) = (changes?, faults??);
         let changes: Vec<Change> = changes.try_iter().filter(Change::is_down).collect();
-        let bound = fault.bound(profile);
-        Ok(judge(format!("{}, {}", fault.name(), profile.name()), &faults, &changes, bound))
+        let idle = if load == Load::Idle { ", idle" } else { "" };
+        let name = format!("{}, {}{idle}", fault.name(), profile.name());
+        Ok(judge(name, &faults, &changes, fault.bound(profile, load)))
     }
 }
 
@@ -153,6 +171,7 @@ pub fn record(all: Vec<Series>, folder: &Path, command: &str, machine: &Machine)
 fn drive(
     mut guests: Guests,
     fault: Fault,
+    load: Load,
     begin: &AtomicBool,
     stop: &AtomicBool,
 ) -> anyhow::Result<Vec<Timestamp>> {
@@ -173,7 +192,7 @@ fn drive(
         let phase = Duration::from_micros(service as u64 * 7919 % 20_000);
         let now = monotonic_now();
         step(&mut guests, now + SPACING + phase);
-        guests.flood = Some((service, FLOOD));
+        guests.flood = (load == Load::Frames).then_some((service, FLOOD));
         faults.push(guests.fail(service, fault)?);
     }
     let now = monotonic_now();

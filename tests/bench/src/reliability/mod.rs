@@ -62,4 +62,9 @@ impl Profile {
     fn bound(self) -> Duration {
         self.times().detection()
     }
+
+    /// The same while none flow.
+    fn idle_bound(self) -> Duration {
+        self.times().idle_detection()
+    }
 }
